@@ -1,0 +1,129 @@
+"""One exception tree, and the sentence that a mistyped name gets.
+
+Every exception that parfit raises on purpose is a `ParfitError`, and also the built-in exception that a
+user of SciPy or pandas would expect (`ValueError`, `TypeError`, `ImportError`, `TimeoutError`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterable
+from typing import Any, NoReturn
+
+__all__ = [
+    "DownloadError",
+    "FitError",
+    "FitInterrupted",
+    "InvalidInputError",
+    "InvalidTypeError",
+    "MissingPackageError",
+    "ParfitError",
+    "ParfitWarning",
+    "RemoteError",
+    "SetupError",
+    "TaskTimeoutError",
+    "UnknownNameError",
+    "WorkerLostError",
+    "missing_package",
+    "nearest",
+    "refuse_unknown",
+]
+
+
+class ParfitError(Exception):
+    """The root of the tree."""
+
+
+class ParfitWarning(UserWarning):
+    """A warning from parfit itself."""
+
+
+class InvalidInputError(ParfitError, ValueError):
+    """An argument has a value that cannot be used; nothing has been started."""
+
+
+class InvalidTypeError(ParfitError, TypeError):
+    """An argument is of a kind that cannot be used; nothing has been started."""
+
+
+class UnknownNameError(InvalidInputError):
+    """A name (of a method, bound, column, parameter, ...) that does not exist."""
+
+
+class MissingPackageError(ParfitError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class DownloadError(ParfitError, OSError):
+    """A file could not be fetched, or is not the file that was asked for."""
+
+
+class RemoteError(ParfitError, RuntimeError):
+    """A task raised an exception in a worker that cannot be rebuilt here; its traceback is in the text."""
+
+
+class SetupError(ParfitError, RuntimeError):
+    """The setup of the workers failed, so that no task could run."""
+
+
+class WorkerLostError(ParfitError, RuntimeError):
+    """The process that ran a task died."""
+
+
+class TaskTimeoutError(ParfitError, TimeoutError):
+    """A task ran for longer than its time limit and was stopped."""
+
+
+class FitError(ParfitError, RuntimeError):
+    """A dataset could not be fitted, and ``on_error="raise"`` was asked for.
+
+    Attributes
+    ----------
+    label
+        The label of the dataset.
+    """
+
+    def __init__(self, message: str, label: Hashable = None) -> None:
+        super().__init__(message)
+        self.label = label
+
+
+class FitInterrupted(KeyboardInterrupt):
+    """A Ctrl-C during `parfit.fit`.
+
+    Attributes
+    ----------
+    fits
+        The `Fits`, with what was finished; the other rows have the status ``not_run``.
+    """
+
+    def __init__(self, message: str, fits: Any = None) -> None:
+        super().__init__(message)
+        self.fits = fits
+
+
+def nearest(name: object, known: Iterable[object]) -> str | None:
+    """The known name that is closest to `name`, or None where none is close."""
+    by_lower = {str(k).lower(): str(k) for k in known}
+    found = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def refuse_unknown(what: str, name: object, known: Iterable[object], *, limit: int = 12) -> NoReturn:
+    """Raise `UnknownNameError`: what, the name, the nearest match, and the known names where they are few."""
+    names = [str(k) for k in known]
+    close = nearest(name, names)
+    hint = f" Did you mean {close!r}?" if close is not None else ""
+    shown = ", ".join(repr(n) for n in names[:limit])
+    if len(names) > limit:
+        shown += f", … ({len(names)} in all)"
+    raise UnknownNameError(
+        f"unknown {what} {name!r}.{hint} Known: {shown}." if names else f"unknown {what} {name!r}."
+    )
+
+
+def missing_package(package: str, purpose: str, extra: str) -> MissingPackageError:
+    """Build the error for a missing optional package, with the command that installs it."""
+    return MissingPackageError(
+        f"{purpose} needs {package}, which is not installed: pip install 'parfit[{extra}]'", name=package
+    )
