@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 
 if TYPE_CHECKING:
     from parfit.core.problem import BoundProblem
-
     from parfit.core.solution import Outcome, Solution
 
 __all__ = ["Block", "Capabilities", "Executor", "Pool", "Solver", "Store", "TaskFunction", "Tasks", "Visitor"]

@@ -1,0 +1,105 @@
+"""Run tasks somewhere; know nothing of fitting. Names and recipes of all executors."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import sys
+import warnings
+from typing import Any
+
+from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, refuse_unknown
+from parfit.core.protocols import Executor
+from parfit.executors.running import in_worker
+
+__all__ = ["EXECUTORS", "resolve"]
+
+#: name -> module and class; a module is imported when its executor is asked for.
+EXECUTORS = {
+    "processes": ("parfit.executors.processes", "ProcessesExecutor"),
+    "serial": ("parfit.executors.serial", "SerialExecutor"),
+    "threads": ("parfit.executors.futures", "ThreadsExecutor"),
+    "multiprocessing": ("parfit.executors.futures", "MultiprocessingExecutor"),
+    "loky": ("parfit.executors.futures", "LokyExecutor"),
+    "joblib": ("parfit.executors.joblib", "JoblibExecutor"),
+    "producer_consumer": ("parfit.executors.producer_consumer", "ProducerConsumerExecutor"),
+}
+
+_log = logging.getLogger("parfit")
+
+
+def _named(name: str) -> type[Executor]:
+    module, attribute = EXECUTORS[name]
+    found: type[Executor] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def resolve(executor: Any, workers: int | None, timeout: float | None = None) -> Executor:
+    """The recipe for what the user asked for.
+
+    Parameters
+    ----------
+    executor
+        None for the default, a name, an `Executor`, or anything with the `concurrent.futures` interface.
+    workers
+        The number of workers; None for the executor's own default.
+    timeout
+        The limit that it will have to keep.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that does not exist.
+    InvalidInputError
+        For a time limit that the executor cannot enforce, or `workers` beside a recipe that has its own.
+    """
+    recipe = _recipe(executor, workers)
+    if recipe.capabilities.own_process and in_worker():
+        message = (
+            f"executor {recipe.name!r} was asked for inside a worker process: running serially there"
+            + (", without the time limit" if timeout is not None else "")
+        )
+        warnings.warn(message, ParfitWarning, stacklevel=3)
+        return _named("serial")()
+    if timeout is not None and not recipe.capabilities.enforces_timeout:
+        able = [name for name in EXECUTORS if _named(name).capabilities.enforces_timeout]
+        raise InvalidInputError(
+            f"executor {recipe.name!r} cannot stop a task that runs for longer than timeout={timeout:g} s; "
+            f"these can: {', '.join(able)}"
+        )
+    return recipe
+
+
+def _recipe(executor: Any, workers: int | None) -> Executor:
+    if isinstance(executor, Executor):
+        if workers is None:
+            return executor
+        if any(field.name == "workers" for field in dataclasses.fields(executor)):  # type: ignore[arg-type]
+            changed: Executor = dataclasses.replace(executor, workers=workers)  # type: ignore[type-var]
+            return changed
+        raise InvalidInputError(
+            f"executor {executor.name!r} has its own number of workers; leave out `workers`"
+        )
+    if executor is None:
+        executor = "processes"
+    if isinstance(executor, str):
+        name = executor.lower().replace("-", "_")
+        if name not in EXECUTORS:
+            refuse_unknown("executor", executor, EXECUTORS)
+        if name == "processes" and sys.platform == "win32":
+            _log.info("executor 'processes' needs a POSIX system: using 'loky'")
+            name = "loky"
+        kind = _named(name)
+        if name == "serial":
+            return kind()
+        recipe: Executor = kind(workers=workers)  # type: ignore[call-arg]
+        return recipe
+    if callable(getattr(executor, "submit", None)):
+        from parfit.executors.futures import FuturesExecutor
+
+        return FuturesExecutor(executor, workers)
+    raise InvalidTypeError(
+        f"executor must be a name ({', '.join(EXECUTORS)}), an Executor, or have the concurrent.futures "
+        f"interface, not {type(executor).__name__}"
+    )

@@ -1,0 +1,115 @@
+"""Start one worker process and hold its ends: socket, board, lifeline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from parfit.executors import payload as pl
+from parfit.executors import wire
+from parfit.executors.board import Board, Position, create_file
+from parfit.executors.running import worker_environment
+
+__all__ = ["WorkerProcess"]
+
+_PROGRAM = (
+    "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a['path']; "
+    "from parfit.executors.worker import main; main(*a['fds'])"
+)
+
+
+class WorkerProcess:
+    """A worker, seen from the parent. Its process group is its own, so that a Ctrl-C does not reach it."""
+
+    def __init__(self) -> None:
+        if sys.platform == "win32":  # sockets and pages cannot be inherited by number there
+            raise OSError("worker processes need a POSIX system; use executor='loky' here")
+        ours, theirs = socket.socketpair()
+        board_fd = create_file()
+        lifeline_read, self._lifeline = os.pipe()
+        fds = (theirs.fileno(), board_fd, lifeline_read)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *["-O"] * sys.flags.optimize, "-c", _PROGRAM, _arguments(fds)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,
+                env={**os.environ, **worker_environment()},
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._lifeline)
+            os.close(board_fd)
+            raise
+        finally:
+            theirs.close()
+            os.close(lifeline_read)
+        self.sock = ours
+        self._board = Board(board_fd)
+        os.close(board_fd)
+        self._reader = wire.Reader(ours)
+        self.exit_fd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def send(self, word: str, argument: Any = None, body: pl.Payload | None = None) -> None:
+        """Send a message, and its body as a frame of its own; raises `OSError` where the worker is gone."""
+        wire.send(self.sock, pl.dumps((word, argument, body is not None), by_value=False))
+        if body is not None:
+            wire.send(self.sock, body)
+
+    def read(self) -> pl.Payload | None:
+        """A message where a whole one has arrived."""
+        return self._reader.read(socket.MSG_DONTWAIT)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the worker has closed its end, or has exited."""
+        return self._reader.closed or self._process.poll() is not None
+
+    def position(self) -> Position | None:
+        """The task that it is on."""
+        return self._board.read()
+
+    def how_it_ended(self) -> str:
+        """The exit in words, once it has been reaped."""
+        code = self._process.wait()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+            return f"killed by signal {-code}"
+        return f"exited with code {code}"
+
+    def kill(self) -> None:
+        """End it, and what it has started, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and let go of its descriptors."""
+        if self._process.poll() is None:
+            self.kill()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the descriptors only (in a forked child, the worker is the parent's)."""
+        self.sock.close()
+        self._board.close()
+        os.close(self._lifeline)
+        if self.exit_fd is not None:
+            os.close(self.exit_fd)
+
+
+def _arguments(fds: tuple[int, ...]) -> str:
+    return json.dumps({"path": sys.path, "fds": fds})

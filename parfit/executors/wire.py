@@ -1,0 +1,90 @@
+"""Frames over a socket: a message and its payload, received straight into the memory they will live in.
+
+    +--------+--------------+-----------------------+---------------------------+
+    | count  | n_stream     | count lengths (u64)   | segments …                |
+    | (u32)  | (u32)        |                       |                           |
+    +--------+--------------+-----------------------+---------------------------+
+
+Both sides are on one machine and trust each other: the socket pair is made by the parent and inherited by
+one worker, so that nobody else can connect.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from parfit.executors import payload as pl
+
+__all__ = ["Reader", "receive", "send"]
+
+_HEAD = struct.Struct("!II")
+
+
+def send(sock: socket.socket, payload: pl.Payload) -> None:
+    """Send one frame; blocks until it is out. Raises `OSError` where the other side is gone."""
+    n_stream, segments = payload
+    head = _HEAD.pack(len(segments), n_stream) + struct.pack(f"!{len(segments)}Q", *map(len, segments))
+    if sum(map(len, segments)) < 1 << 16:
+        sock.sendall(b"".join([head, *segments]))
+        return
+    sock.sendall(head)
+    for segment in segments:
+        sock.sendall(segment)
+
+
+class Reader:
+    """Puts frames together from whatever has arrived; never waits for the rest of one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.closed = False
+        self._frame = self._frames()
+        self._want: memoryview = next(self._frame)
+
+    def _frames(self) -> Iterator[Any]:
+        """Yield the memory that is to be filled next, or a finished frame (a tuple)."""
+        while True:
+            head = bytearray(_HEAD.size)
+            yield memoryview(head)
+            count, n_stream = _HEAD.unpack(head)
+            sizes = bytearray(8 * count)
+            yield memoryview(sizes)
+            segments: list[pl.Buffer] = []
+            for size in struct.unpack(f"!{count}Q", sizes):
+                segment = bytearray(size)
+                if size:
+                    yield memoryview(segment)
+                segments.append(segment)
+            yield n_stream, segments
+
+    def read(self, flags: int = 0) -> pl.Payload | None:
+        """One frame, or None where not all of one is there; sets `closed` at the end of the stream."""
+        while True:
+            try:
+                n = self._sock.recv_into(self._want, 0, flags)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError:
+                n = 0
+            if n == 0:
+                self.closed = True
+                return None
+            self._want = self._want[n:]
+            if not len(self._want):
+                made = next(self._frame)
+                if isinstance(made, tuple):
+                    self._want = next(self._frame)
+                    return made
+                self._want = made
+
+
+def receive(reader: Reader) -> pl.Payload | None:
+    """Wait for one frame on a blocking socket; None at the end of the stream."""
+    while not reader.closed:
+        frame = reader.read()
+        if frame is not None:
+            return frame
+    return None

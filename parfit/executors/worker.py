@@ -1,0 +1,246 @@
+"""The worker's side of the executor `processes`: a plain interpreter that serves one parent.
+
+    parent ── "begin", place + setup ────────▶ worker    stale | failed | (nothing)
+           ── "function" + function ─────────▶           ready | failed
+           ── "run", block id + block ──────▶            some*, done | unreadable
+           ── "end" ────────────────────────▶            (drops the state, waits for the next call)
+           ── end of stream ────────────────▶            exits
+
+Three descriptors are inherited: the socket, the board (`board.Board`) and the lifeline, a pipe whose other
+end only the parent holds. When the parent dies, in whatever way, the kernel kills the worker through the
+lifeline, also in the middle of a C call (Linux); elsewhere a thread watches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+from parfit.core.solution import Outcome, OutcomeKind, TaskError
+from parfit.executors import payload as pl
+from parfit.executors import wire
+from parfit.executors.board import Board
+from parfit.executors.running import mark_as_worker, recording_warnings, run_block, worker_environment
+
+__all__ = ["Place", "main"]
+
+#: An idle worker waits this long for the next call, s.
+IDLE_S = 60.0
+#: Finished tasks are reported at least this often, s.
+FLUSH_S = 0.05
+
+_started = time.time()
+
+
+class Place:
+    """What a worker takes over from the caller: working folder, import path, environment, filters."""
+
+    def __init__(self) -> None:
+        try:
+            self.folder: str | None = os.getcwd()
+        except OSError:
+            self.folder = None
+        self.path = list(sys.path)
+        self.environment = dict(os.environ)
+        self.filters = [f for f in warnings.filters if f[2].__module__ != "__main__"]
+        numpy = sys.modules.get("numpy")
+        self.floating = numpy.geterr() if numpy is not None else None
+
+    def enter(self) -> None:
+        """Become like the caller."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(self.folder)
+        sys.path[:] = self.path
+        os.environ.clear()
+        os.environ.update({**self.environment, **worker_environment()})
+        warnings.filters[:] = self.filters  # type: ignore[index]
+        warnings.simplefilter("default", append=True)
+        if self.floating is not None:
+            import numpy as np
+
+            np.seterr(**self.floating)
+
+
+class _Modules:
+    """Notices when a module that was imported here has changed on disk since."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int] | None] = {}
+
+    def changed(self) -> bool:
+        """Whether any module's file differs from what was there when it was loaded, as far as can be told."""
+        for module in list(sys.modules.values()):
+            path = getattr(module, "__file__", None)
+            if not isinstance(path, str):
+                continue
+            stat = self._stat(path)
+            if path in self._seen:
+                if self._seen[path] != stat:
+                    return True
+            elif stat is not None and stat[0] > _started * 1e9:
+                return True
+        return False
+
+    def note(self) -> None:
+        """Remember the files of modules that are new."""
+        for module in list(sys.modules.values()):
+            path = getattr(module, "__file__", None)
+            if isinstance(path, str) and path not in self._seen:
+                self._seen[path] = self._stat(path)
+
+    @staticmethod
+    def _stat(path: str) -> tuple[int, int] | None:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+
+class _Worker:
+    def __init__(self, sock: socket.socket, board: Board) -> None:
+        self._sock = sock
+        self._reader = wire.Reader(sock)
+        self._board = board
+        self._function: Any = None
+        self._state: Any = None
+        self._ready = False
+        self._modules = _Modules()
+
+    def say(self, word: str, *rest: Any) -> None:
+        wire.send(self._sock, pl.dumps((word, *rest), by_value=False))
+
+    def serve(self) -> None:
+        while True:
+            self._sock.settimeout(IDLE_S if self._function is None else None)
+            try:
+                frame = wire.receive(self._reader)
+            except TimeoutError:
+                return
+            if frame is None:
+                return
+            word, argument, has_body = pl.loads(frame)
+            body = wire.receive(self._reader) if has_body else (0, [])
+            if body is None:
+                return
+            if word == "begin":
+                self._begin(argument, body)
+            elif word == "function":
+                self._learn(body)
+            elif word == "run":
+                self._run(argument, body)
+            elif word == "end":
+                self._function = self._state = None
+                self._modules.note()
+
+    def _begin(self, place: Place, body: pl.Payload) -> None:
+        self._ready = False
+        if self._modules.changed():
+            self.say("stale")
+            return
+        place.enter()
+        try:
+            setup = pl.loads(body)
+            self._state = None if setup is None else setup()
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the parent is told
+            self.say("failed", TaskError.from_exception(exc, skip_frames=1))
+        else:
+            self._ready = True
+
+    def _learn(self, body: pl.Payload) -> None:
+        if not self._ready:
+            return
+        try:
+            self._function = pl.loads(body)
+        except BaseException as exc:  # noqa: BLE001
+            self.say("failed", TaskError.from_exception(exc, skip_frames=1))
+        else:
+            self.say("ready")
+
+    def _run(self, block_id: int, body: pl.Payload) -> None:
+        try:
+            block = pl.loads(body)
+        except BaseException as exc:  # noqa: BLE001
+            self.say("unreadable", block_id, TaskError.from_exception(exc, skip_frames=1))
+            return
+        waiting: list[Outcome] = []
+        flushed = time.perf_counter()
+
+        def emit(outcome: Outcome) -> None:
+            nonlocal flushed
+            waiting.append(outcome)
+            if (now := time.perf_counter()) - flushed > FLUSH_S:
+                self._report("some", block_id, waiting)
+                waiting.clear()
+                flushed = now
+
+        with recording_warnings():
+            run_block(self._function, self._state, block, emit, self._board.begin, (BaseException,))
+        self._board.idle()
+        self._report("done", block_id, waiting)
+
+    def _report(self, word: str, block_id: int, outcomes: list[Outcome]) -> None:
+        """Send outcomes; a value that cannot be pickled makes its own outcome an error, and no other."""
+        try:
+            frame = pl.dumps((word, block_id, outcomes), by_value=False)
+        except Exception:  # noqa: BLE001
+            frame = pl.dumps((word, block_id, [_sendable(outcome) for outcome in outcomes]), by_value=True)
+        wire.send(self._sock, frame)
+
+
+def _sendable(outcome: Outcome) -> Outcome:
+    try:
+        pl.loads(pl.dumps(outcome))
+    except Exception as exc:  # noqa: BLE001
+        error = TaskError.from_exception(exc, skip_frames=1)
+        return Outcome(outcome.key, OutcomeKind.ERROR, None, error, outcome.seconds, 1, outcome.warnings)
+    return outcome
+
+
+def _die_with_parent(fd: int) -> None:
+    """Have the kernel kill this process when the last writer of the pipe `fd` is gone."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):
+        threading.Thread(target=_watch, args=(fd,), daemon=True, name="parfit-lifeline").start()
+    else:
+        if _at_end(fd):
+            os._exit(1)
+
+
+def _at_end(fd: int) -> bool:
+    """Whether the parent was gone before the kernel was asked to watch."""
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _watch(fd: int) -> None:
+    os.read(fd, 1)
+    os._exit(1)
+
+
+def main(sock_fd: int, board_fd: int, lifeline_fd: int) -> None:
+    """Serve until the parent closes the connection, dies, or is silent for a minute."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent(lifeline_fd)
+    mark_as_worker()
+    board = Board(board_fd)
+    os.close(board_fd)
+    with socket.socket(fileno=sock_fd) as sock, contextlib.suppress(BrokenPipeError, ConnectionError):
+        _Worker(sock, board).serve()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
