@@ -16,7 +16,9 @@ __all__ = [
     "FitInterrupted",
     "InvalidInputError",
     "InvalidTypeError",
+    "MethodMismatchError",
     "MissingPackageError",
+    "ModelError",
     "ParfitError",
     "ParfitWarning",
     "RemoteError",
@@ -50,8 +52,16 @@ class UnknownNameError(InvalidInputError):
     """A name (of a method, bound, column, parameter, ...) that does not exist."""
 
 
+class MethodMismatchError(InvalidInputError):
+    """The method cannot work with the kind of value that the objective gives."""
+
+
 class MissingPackageError(ParfitError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class ModelError(ParfitError, ValueError):
+    """A model file could not be translated or loaded."""
 
 
 class DownloadError(ParfitError, OSError):
@@ -117,9 +127,7 @@ def refuse_unknown(what: str, name: object, known: Iterable[object], *, limit: i
     shown = ", ".join(repr(n) for n in names[:limit])
     if len(names) > limit:
         shown += f", … ({len(names)} in all)"
-    raise UnknownNameError(
-        f"unknown {what} {name!r}.{hint} Known: {shown}." if names else f"unknown {what} {name!r}."
-    )
+    raise UnknownNameError(f"unknown {what} {name!r}.{hint} Known: {shown}." if names else f"unknown {what} {name!r}.")
 
 
 def missing_package(package: str, purpose: str, extra: str) -> MissingPackageError:

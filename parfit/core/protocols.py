@@ -1,4 +1,4 @@
-"""The protocols that the rooms keep: `Solver`, `Executor`, `Pool`, `Tasks`, `Block`, `Store`.
+"""The protocols that the rooms keep: `Solver`, `Executor`, `Pool`, `Tasks`, `Keepable`, `Block`, `Store`.
 
 Each is documented here once; an implementation adds text only where it differs. An `Executor`, a `Solver`
 is a frozen, picklable recipe; what is alive (a worker, a file) exists only inside a ``with``.
@@ -7,7 +7,7 @@ is a frozen, picklable recipe; what is alive (a worker, a file) exists only insi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from parfit.core.problem import BoundProblem
     from parfit.core.solution import Outcome, Solution
 
-__all__ = ["Block", "Capabilities", "Executor", "Pool", "Solver", "Store", "TaskFunction", "Tasks", "Visitor"]
+__all__ = [
+    "Block",
+    "Capabilities",
+    "Executor",
+    "Keepable",
+    "Pool",
+    "Solver",
+    "Store",
+    "TaskFunction",
+    "Tasks",
+    "Visitor",
+]
 
 #: A task's function: what `setup` returned in this worker, and the task's payload.
 TaskFunction = Callable[[Any, Any], Any]
@@ -46,6 +57,28 @@ class Tasks(Protocol):
 
     def take(self, n: int) -> Block | None:
         """The next block, of `n` tasks or fewer; None when there are no more."""
+
+
+@runtime_checkable
+class Keepable(Tasks, Protocol):
+    """Tasks on datasets that workers may keep from one call to the next (`Capabilities.keeps_data`).
+
+    A position counts the datasets of the data, 0 to ``len(self) - 1``, and means the same dataset in every call
+    with the same `token`. The tasks may be fewer than the datasets, and in any order: a refit of some of them.
+    """
+
+    @property
+    def token(self) -> object:
+        """The data as the user holds it: what is kept is let go of when this is garbage collected or has changed."""
+
+    def __len__(self) -> int:
+        """The number of datasets in the data."""
+
+    def datasets(self, start: int, stop: int) -> Sequence[Any]:
+        """The datasets at the positions `start` to `stop` (exclusive), picklable."""
+
+    def without_data(self) -> Tasks:
+        """The same tasks; each payload is a `NamedTuple` whose `dataset` is None and whose `position` says which."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +150,7 @@ class Executor(ABC):
     capabilities: ClassVar[Capabilities]
 
     @abstractmethod
-    def open(
-        self, setup: Callable[[], Any] | None = None, *, retries: int = 1
-    ) -> AbstractContextManager[Pool]:
+    def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> AbstractContextManager[Pool]:
         """Start (or find) the workers.
 
         Parameters
@@ -186,7 +217,5 @@ class Store(AbstractContextManager["Store"]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         return None

@@ -84,9 +84,7 @@ class TaskError:
         except Exception:  # noqa: BLE001
             text = "".join(traceback.format_tb(tb)) + f"{type(exc).__name__}: {message}\n"
         kind = type(exc)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         return cls(name, message, text, _pickled(exc))
 
     def to_exception(self) -> BaseException:

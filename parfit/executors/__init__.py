@@ -56,9 +56,8 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
     """
     recipe = _recipe(executor, workers)
     if recipe.capabilities.own_process and in_worker():
-        message = (
-            f"executor {recipe.name!r} was asked for inside a worker process: running serially there"
-            + (", without the time limit" if timeout is not None else "")
+        message = f"executor {recipe.name!r} was asked for inside a worker process: running serially there" + (
+            ", without the time limit" if timeout is not None else ""
         )
         warnings.warn(message, ParfitWarning, stacklevel=3)
         return _named("serial")()
@@ -78,9 +77,7 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
         if any(field.name == "workers" for field in dataclasses.fields(executor)):  # type: ignore[arg-type]
             changed: Executor = dataclasses.replace(executor, workers=workers)  # type: ignore[type-var]
             return changed
-        raise InvalidInputError(
-            f"executor {executor.name!r} has its own number of workers; leave out `workers`"
-        )
+        raise InvalidInputError(f"executor {executor.name!r} has its own number of workers; leave out `workers`")
     if executor is None:
         executor = "processes"
     if isinstance(executor, str):

@@ -12,10 +12,11 @@ import tempfile
 import time
 from typing import NamedTuple
 
-__all__ = ["Board", "Position", "create_file"]
+__all__ = ["Board", "Position", "create_file", "open_board"]
 
 _SIZE = 64
 _IDLE = -1
+_EMPTY = b"\xff" * 8 + bytes(_SIZE - 8)
 
 
 class Position(NamedTuple):
@@ -72,5 +73,16 @@ def create_file() -> int:
     else:
         fd, path = tempfile.mkstemp(prefix="parfit-board-")
         os.unlink(path)
-    os.write(fd, b"\xff" * 8 + bytes(_SIZE - 8))
+    os.write(fd, _EMPTY)
     return fd
+
+
+def open_board(path: str, *, create: bool = False) -> Board:
+    """Open the board that lies in the file `path`."""
+    fd = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    try:
+        if create:
+            os.write(fd, _EMPTY)
+        return Board(fd)
+    finally:
+        os.close(fd)

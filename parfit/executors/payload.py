@@ -9,17 +9,24 @@ The receiver unpickles into writable memory of its own.
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
 
-__all__ = ["Payload", "dumps", "loads"]
+__all__ = ["Payload", "dumps", "load_file", "loads", "save_file"]
 
 Buffer = bytes | bytearray | memoryview
 #: The segments of one pickled object: the number of stream segments, and stream and buffers in order.
 Payload = tuple[int, list[Buffer]]
+
+#: In a file: the number of segments, the number of stream segments, and then the length of each segment.
+_HEAD = struct.Struct("=QQ")
+#: Segments begin at multiples of this in a file, so that arrays mapped from it are aligned.
+_ALIGNMENT = 64
 
 
 class _Segments:
@@ -81,3 +88,45 @@ def loads(payload: Payload) -> Any:
     if n_stream == 1:
         return pickle.loads(segments[0], buffers=buffers)
     return pickle.load(io.BufferedReader(_Joined(segments[:n_stream])), buffers=buffers)
+
+
+def save_file(path: str, payload: Payload) -> None:
+    """Write a payload to a file."""
+    n_stream, segments = payload
+    head = _HEAD.pack(len(segments), n_stream) + struct.pack(f"={len(segments)}Q", *map(len, segments))
+    with open(path, "wb") as file:
+        file.write(head)
+        for segment in segments:
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            file.write(segment)
+
+
+def load_file(path: str, *, mapped: bool = False) -> Payload:
+    """Read a payload from a file, into writable memory.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mapped
+        Map it: processes that read the same file share its memory until they write to it. Holds a file
+        descriptor for as long as the payload or an array made from it lives.
+    """
+    with open(path, "rb") as file:
+        memory: Any
+        if mapped:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            memory = bytearray(file.seek(0, io.SEEK_END))
+            file.seek(0)
+            file.readinto(memory)
+    view = memoryview(memory)
+    count, n_stream = _HEAD.unpack_from(view)
+    sizes = struct.unpack_from(f"={count}Q", view, _HEAD.size)
+    at = _HEAD.size + 8 * count
+    segments: list[Buffer] = []
+    for size in sizes:
+        at += -at % _ALIGNMENT
+        segments.append(view[at : at + size])
+        at += size
+    return n_stream, segments

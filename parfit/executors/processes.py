@@ -34,9 +34,10 @@ from parfit.executors import payload as pl
 from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.cpus import worker_count
 from parfit.executors.launch import WorkerProcess
-from parfit.executors.worker import IDLE_S, Place
+from parfit.executors.place import Place
+from parfit.executors.worker import IDLE_S
 
-__all__ = ["ProcessesExecutor", "shutdown_workers"]
+__all__ = ["ProcessPool", "ProcessesExecutor", "at_shutdown", "shutdown_workers", "warm_up"]
 
 #: A worker that dies in its setup is started again this often.
 _SETUP_DEATHS = 2
@@ -367,6 +368,11 @@ class _IdleWorkers:
                 return worker
             worker.close()
 
+    def count(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._workers)
+
     def give(self, worker: WorkerProcess) -> None:
         """Keep a worker for the next call; it ends by itself after a while."""
         try:
@@ -408,6 +414,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.disown)
 
 
+def warm_up(workers: int) -> None:
+    """Start as many workers, to be found idle: all at once, where the first call would start one by one."""
+    for _ in range(workers - _idle.count()):
+        _idle.give(WorkerProcess())
+
+
+#: What else is to end with the idle workers: those that keep data (parfit.executors.kept).
+_closers: list[Callable[[], None]] = []
+
+
+def at_shutdown(close: Callable[[], None]) -> None:
+    """Have `close` called by `shutdown_workers`."""
+    _closers.append(close)
+
+
 def shutdown_workers() -> None:
-    """End the idle worker processes that are kept for the next call."""
+    """End the idle worker processes that are kept for the next call, and those that keep data for it."""
+    for close in _closers:
+        close()
     _idle.shutdown()

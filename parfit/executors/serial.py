@@ -46,9 +46,7 @@ class _SerialPool(Pool):
         timeout: float | None = None,
     ) -> Iterator[Outcome]:
         if timeout is not None:
-            raise InvalidInputError(
-                "the executor 'serial' cannot stop a running task: use 'processes', or no timeout"
-            )
+            raise InvalidInputError("the executor 'serial' cannot stop a running task: use 'processes', or no timeout")
         source, total = as_tasks(tasks)
         sizer = ChunkSizer(1, total)
         while (block := source.take(sizer.next_size())) is not None:

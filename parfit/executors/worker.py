@@ -7,8 +7,7 @@
            ── end of stream ────────────────▶            exits
 
 Three descriptors are inherited: the socket, the board (`board.Board`) and the lifeline, a pipe whose other
-end only the parent holds. When the parent dies, in whatever way, the kernel kills the worker through the
-lifeline, also in the middle of a C call (Linux); elsewhere a thread watches it.
+end only the parent holds (`lifeline.die_with_parent`).
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
-import warnings
 from typing import Any
 
-from parfit.core.solution import Outcome, OutcomeKind, TaskError
+from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
 from parfit.executors import wire
 from parfit.executors.board import Board
-from parfit.executors.running import mark_as_worker, recording_warnings, run_block, worker_environment
+from parfit.executors.lifeline import die_with_parent
+from parfit.executors.place import Place
+from parfit.executors.running import mark_as_worker, recording_warnings, run_block
+from parfit.executors.sending import dumps_outcomes
 
-__all__ = ["Place", "main"]
+__all__ = ["main"]
 
 #: An idle worker waits this long for the next call, s.
 IDLE_S = 60.0
@@ -37,36 +37,6 @@ IDLE_S = 60.0
 FLUSH_S = 0.05
 
 _started = time.time()
-
-
-class Place:
-    """What a worker takes over from the caller: working folder, import path, environment, filters."""
-
-    def __init__(self) -> None:
-        try:
-            self.folder: str | None = os.getcwd()
-        except OSError:
-            self.folder = None
-        self.path = list(sys.path)
-        self.environment = dict(os.environ)
-        self.filters = [f for f in warnings.filters if f[2].__module__ != "__main__"]
-        numpy = sys.modules.get("numpy")
-        self.floating = numpy.geterr() if numpy is not None else None
-
-    def enter(self) -> None:
-        """Become like the caller."""
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                os.chdir(self.folder)
-        sys.path[:] = self.path
-        os.environ.clear()
-        os.environ.update({**self.environment, **worker_environment()})
-        warnings.filters[:] = self.filters  # type: ignore[index]
-        warnings.simplefilter("default", append=True)
-        if self.floating is not None:
-            import numpy as np
-
-            np.seterr(**self.floating)
 
 
 class _Modules:
@@ -189,53 +159,13 @@ class _Worker:
 
     def _report(self, word: str, block_id: int, outcomes: list[Outcome]) -> None:
         """Send outcomes; a value that cannot be pickled makes its own outcome an error, and no other."""
-        try:
-            frame = pl.dumps((word, block_id, outcomes), by_value=False)
-        except Exception:  # noqa: BLE001
-            frame = pl.dumps((word, block_id, [_sendable(outcome) for outcome in outcomes]), by_value=True)
-        wire.send(self._sock, frame)
-
-
-def _sendable(outcome: Outcome) -> Outcome:
-    try:
-        pl.loads(pl.dumps(outcome))
-    except Exception as exc:  # noqa: BLE001
-        error = TaskError.from_exception(exc, skip_frames=1)
-        return Outcome(outcome.key, OutcomeKind.ERROR, None, error, outcome.seconds, 1, outcome.warnings)
-    return outcome
-
-
-def _die_with_parent(fd: int) -> None:
-    """Have the kernel kill this process when the last writer of the pipe `fd` is gone."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    except (ImportError, AttributeError, OSError):
-        threading.Thread(target=_watch, args=(fd,), daemon=True, name="parfit-lifeline").start()
-    else:
-        if _at_end(fd):
-            os._exit(1)
-
-
-def _at_end(fd: int) -> bool:
-    """Whether the parent was gone before the kernel was asked to watch."""
-    import select
-
-    return bool(select.select([fd], [], [], 0)[0])
-
-
-def _watch(fd: int) -> None:
-    os.read(fd, 1)
-    os._exit(1)
+        wire.send(self._sock, dumps_outcomes(outcomes, word, block_id))
 
 
 def main(sock_fd: int, board_fd: int, lifeline_fd: int) -> None:
     """Serve until the parent closes the connection, dies, or is silent for a minute."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent(lifeline_fd)
+    die_with_parent(lifeline_fd)
     mark_as_worker()
     board = Board(board_fd)
     os.close(board_fd)

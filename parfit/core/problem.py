@@ -1,0 +1,330 @@
+"""From an objective and a dataset to functions of the free parameters, the same for every solver.
+
+A `Problem` is what all datasets share; it travels to each worker once. `Problem.bind` makes the `BoundProblem`
+of one dataset, which calls the objective, checks what it returns, and remembers what a verdict needs: how
+often it was called, and whether it was ever NaN or infinite.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.core.bounds import row_bounds
+from parfit.core.errors import InvalidInputError, InvalidTypeError
+from parfit.core.parameters import Parameters, problem_with_start, row_start
+
+__all__ = ["BoundProblem", "Problem", "RowTask"]
+
+FloatArray = NDArray[np.float64]
+
+
+class RowTask(NamedTuple):
+    """One dataset on its way to a worker.
+
+    Attributes
+    ----------
+    position
+        Its place in the input, which its random numbers come from.
+    dataset
+        As the objective sees it.
+    start, lower, upper
+        Its own, where it has its own; shape (n,).
+    """
+
+    position: int
+    dataset: Any
+    start: FloatArray | None = None
+    lower: FloatArray | None = None
+    upper: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What all datasets share.
+
+    Attributes
+    ----------
+    objective
+        ``objective(params, dataset, *args)``: a scalar, or a vector of residuals.
+    parameters
+        Names, start, bounds.
+    args
+        More arguments of the objective.
+    maximize
+        Whether a scalar objective is to be maximised.
+    jac
+        ``jac(params, dataset, *args)``: the gradient of a scalar or the Jacobian of the residuals; or what
+        SciPy takes in its place (``"2-point"``, ``True``, ...); or None.
+    constraints
+        As SciPy's `minimize` takes them; their functions get the parameters in the user's structure.
+    seed
+        The master seed; None for fresh entropy.
+    history
+        Whether each evaluation is kept.
+    """
+
+    objective: Callable[..., Any]
+    parameters: Parameters
+    args: tuple[Any, ...] = ()
+    maximize: bool = False
+    jac: Any = None
+    constraints: tuple[Any, ...] = ()
+    seed: int | None = 0
+    history: bool = False
+
+    def bind(self, task: RowTask) -> BoundProblem:
+        """The problem of one dataset.
+
+        Raises
+        ------
+        InvalidInputError
+            Where its start or bounds cannot be used.
+        """
+        return BoundProblem(self, task)
+
+
+class BoundProblem:
+    """One dataset's problem, in its free parameters ``z``, shape (n,).
+
+    Attributes
+    ----------
+    x0, lower, upper : ndarray, shape (n,)
+        Start and bounds of the free parameters.
+    nfev
+        How often the objective was called.
+    n_residuals
+        Their number; -1 for a scalar objective; None before the first call.
+    nonfinite
+        The number of evaluations that gave NaN or infinity.
+    raised
+        The exception that the objective raised, to tell it from a solver's own.
+    trace
+        The cost and all parameters of each evaluation, where the history is kept.
+    """
+
+    def __init__(self, problem: Problem, task: RowTask) -> None:
+        p = problem.parameters
+        self._problem = problem
+        self._objective = problem.objective
+        self._arguments = (task.dataset, *problem.args)
+        self._unflatten = p.structure.unflatten
+        self._sign = -1.0 if problem.maximize else 1.0
+        self._position = task.position
+        start = p.start if task.start is None else task.start
+        lower = p.lower if task.lower is None else task.lower
+        upper = p.upper if task.upper is None else task.upper
+        if p.start_of is not None:
+            start = row_start(p.structure, p.start_of(task.dataset))
+        if p.bounds_of is not None:
+            lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
+        wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
+        if wrong is not None:
+            raise InvalidInputError(wrong)
+        free = ~p.fixed & (lower < upper)
+        self.full = start.copy()
+        self.free: NDArray[np.intp] | None = None if free.all() else np.flatnonzero(free)
+        if self.free is not None:
+            start, lower, upper = start[self.free], lower[self.free], upper[self.free]
+        self.x0, self.lower, self.upper = start, lower, upper
+        self.nfev = 0
+        self.nonfinite = 0
+        self.n_residuals: int | None = None
+        self.trace: list[FloatArray] = []
+        self.raised: BaseException | None = None
+        self._start_value: Any = None
+
+    @property
+    def n(self) -> int:
+        """The number of free parameters."""
+        return len(self.x0)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any free parameter has a finite bound."""
+        return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """The generator of this dataset alone, from the master seed and its position."""
+        seed = self._problem.seed
+        return np.random.default_rng(None if seed is None else (seed, self._position))
+
+    def seed_globals(self) -> None:
+        """Seed the global generators of NumPy and `random`, for objectives that draw from them."""
+        seed = self._problem.seed
+        if seed is not None:
+            mixed = (seed * 0x9E3779B1 + self._position * 0x85EBCA77) & 0xFFFFFFFF
+            np.random.seed(mixed)  # noqa: NPY002 - it is the global state that user code draws from
+            random.seed(mixed)
+
+    def expand(self, z: FloatArray) -> FloatArray:
+        """All parameters, shape (n_all,), where the free ones are `z`."""
+        if self.free is None:
+            return z
+        x = self.full.astype(z.dtype)
+        x[self.free] = z
+        return x
+
+    def params(self, z: FloatArray) -> Any:
+        """The parameters in the user's structure."""
+        return self._unflatten(self.expand(z))
+
+    # ---- the objective
+
+    def _call(self, z: FloatArray) -> Any:
+        """The objective's value, checked: a float, or a vector of floats."""
+        self.nfev += 1
+        try:
+            value = self._objective(self._unflatten(self.expand(z)), *self._arguments)
+        except BaseException as exc:
+            self.raised = exc
+            raise
+        if z.dtype.kind == "c":  # a complex step of SciPy's ("cs"), which wants the raw values
+            return value
+        if type(value) is not float and type(value) is not np.float64:
+            value = self._checked(value)
+        if self.n_residuals is None:
+            self.n_residuals = -1 if type(value) is not np.ndarray else len(value)
+        return value
+
+    def _checked(self, value: Any) -> Any:
+        if isinstance(value, tuple) and len(value) == 2 and self._problem.jac is True:
+            return value
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            kind = f"dtype {array.dtype}" if array.ndim else type(value).__name__
+            hint = ": is a `return` missing?" if value is None else ""
+            if array.dtype.kind == "O" and array.size and array.ndim <= 1:
+                try:
+                    array = array.astype(np.float64)
+                except (TypeError, ValueError):
+                    raise InvalidTypeError(_wanted(kind) + hint) from None
+            else:
+                raise InvalidTypeError(_wanted(kind) + hint)
+        if array.ndim == 0:
+            return float(array)
+        if array.ndim != 1:
+            raise InvalidTypeError(_wanted(f"an array of shape {array.shape}") + " (`.ravel()` makes one)")
+        return array.astype(np.float64, copy=False)
+
+    def start(self) -> Any:
+        """The objective's value at the start; the solver's own first call there costs nothing."""
+        if self._start_value is None:
+            value = self._call(self.x0.copy())
+            if type(value) is tuple:
+                self.n_residuals = -1
+            self._start_value = value
+            self.nfev -= 1
+        return self._start_value
+
+    @property
+    def is_residuals(self) -> bool:
+        """Whether the objective gives residuals; calls it at the start to find out."""
+        if self.n_residuals is None:
+            self.start()
+        return self.n_residuals != -1
+
+    def _value(self, z: FloatArray) -> Any:
+        if self._start_value is not None and self.nfev == 0 and np.array_equal(z, self.x0):
+            self.nfev = 1
+            return self._start_value
+        return self._call(z)
+
+    def residuals(self, z: FloatArray) -> FloatArray:
+        """The residual vector, shape (m,)."""
+        r: FloatArray = self._value(z)
+        if type(r) is not np.ndarray:
+            raise InvalidTypeError("the objective gave a scalar, where a vector of residuals is needed")
+        if len(r) != self.n_residuals:
+            raise InvalidInputError(
+                f"the number of residuals changed with the parameters: shape ({self.n_residuals},) at the start, "
+                f"shape {r.shape} now"
+            )
+        if not math.isfinite(cost := 0.5 * float(r.dot(r))) and not np.isfinite(r).all():
+            self.nonfinite += 1
+            cost = math.nan
+        if self._problem.history:
+            self.trace.append(np.append(cost, self.expand(z)))
+        return r
+
+    def fun(self, z: FloatArray) -> float:
+        """What is minimised: the objective, its negative, or ``0.5 * sum(r**2)``."""
+        if self.n_residuals is not None and self.n_residuals >= 0:
+            r = self.residuals(z)
+            return 0.5 * float(r.dot(r))
+        value = self._value(z)
+        if type(value) is np.ndarray:
+            if self.n_residuals == -1:
+                raise InvalidInputError(f"the objective gave a scalar at the start and shape {value.shape} now")
+            return 0.5 * float(value.dot(value))
+        if not math.isfinite(value):
+            self.nonfinite += 1
+        value = self._sign * value
+        if self._problem.history:
+            self.trace.append(np.append(value, self.expand(z)))
+        return float(value)
+
+    def fun_and_gradient(self, z: FloatArray) -> tuple[float, FloatArray]:
+        """Both at once, for an objective that gives both (``jac=True``)."""
+        value, gradient = self._value(z)
+        value = self._sign * float(value)
+        if not math.isfinite(value):
+            self.nonfinite += 1
+        if self._problem.history:
+            self.trace.append(np.append(value, self.expand(z)))
+        return value, self._sign * self._reduced(gradient, "gradient")
+
+    # ---- derivatives
+
+    @property
+    def jac(self) -> Any:
+        """The user's derivative in the free parameters: a callable, what SciPy takes in its place, or None."""
+        jac = self._problem.jac
+        if not callable(jac):
+            return jac
+        return self._jacobian if self.is_residuals else self._gradient
+
+    def _gradient(self, z: FloatArray) -> FloatArray:
+        return self._sign * self._reduced(self._problem.jac(self.params(z), *self._arguments), "gradient")
+
+    def _reduced(self, gradient: Any, what: str) -> FloatArray:
+        structure = self._problem.parameters.structure
+        is_flat = isinstance(gradient, np.ndarray) and gradient.ndim == 1
+        flat = gradient if is_flat else structure.flatten(gradient, what)
+        if len(flat) != len(self.full):
+            raise InvalidInputError(f"jac gave a {what} of shape {np.shape(flat)} for {len(self.full)} parameters")
+        return np.asarray(flat if self.free is None else flat[self.free], dtype=np.float64)
+
+    def second_derivative(self, hess: Callable[..., Any]) -> Callable[[FloatArray], FloatArray]:
+        """The user's Hessian, or Hessian-vector product, in the free parameters."""
+
+        def reduced(z: FloatArray, *vector: FloatArray) -> FloatArray:
+            H = np.asarray(hess(self.params(z), *self._arguments, *vector), dtype=np.float64)
+            return self._sign * (H if self.free is None else H[np.ix_(self.free, self.free)])
+
+        return reduced
+
+    def _jacobian(self, z: FloatArray) -> FloatArray:
+        J = np.asarray(self._problem.jac(self.params(z), *self._arguments), dtype=np.float64)
+        if J.shape != (self.n_residuals, len(self.full)):
+            raise InvalidInputError(
+                f"jac gave shape {J.shape}; ({self.n_residuals}, {len(self.full)}) is wanted: residuals × parameters"
+            )
+        return J if self.free is None else J[:, self.free]
+
+    @property
+    def constraints(self) -> tuple[Any, ...]:
+        """The user's constraints, as SciPy takes them."""
+        return self._problem.constraints
+
+
+def _wanted(got: str) -> str:
+    return f"the objective gave {got}; a real number or a 1-D array of residuals is wanted"

@@ -1,0 +1,255 @@
+"""The arguments of `Model.run`, in the many forms that they may take, brought to one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parfit.core.errors import InvalidInputError, InvalidTypeError
+from parfit.mdl.catalog import Catalog, Variable
+
+__all__ = ["Request", "read_request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run, checked: names are Python identifiers that exist, values are what PySD takes.
+
+    Attributes
+    ----------
+    params
+        Name to float, xarray array, Series over time, or callable.
+    start, initial
+        Time of the start (None: the model's own) and stock to float or xarray array (None: the model's own).
+    timestamps
+        Increasing, without duplicates, or None for every `saveper`.
+    columns
+        As PySD takes them.
+    labels
+        The same as the caller wrote them.
+    final_time, time_step, saveper
+        In the model's unit of time, or None for the model's own.
+    flatten_output
+        As in `Model.run`.
+    seed
+        Of the model's random functions.
+    """
+
+    params: Mapping[str, Any]
+    start: float | None
+    initial: Mapping[str, Any] | None
+    timestamps: list[float] | None
+    columns: list[str] | str | None
+    labels: list[str] | None
+    final_time: float | None
+    time_step: float | None
+    saveper: float | None
+    flatten_output: bool
+    seed: int
+
+    def relabelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """`frame`, with its columns under the names that the caller wrote."""
+        if self.labels is None or self.labels == self.columns:
+            return frame
+        positions, names = [], []
+        for asked, label in zip(self.columns or (), self.labels, strict=True):
+            stem, written = asked.split("[")[0], label.split("[")[0]
+            for position, column in enumerate(frame.columns):
+                if column == asked:
+                    positions.append(position)
+                    names.append(label)
+                elif column.startswith(stem + "[") and "[" not in asked:
+                    positions.append(position)
+                    names.append(written + column[len(stem) :])
+        return frame.iloc[:, positions].set_axis(names, axis=1)
+
+
+def read_request(
+    catalog: Catalog,
+    *,
+    params: Any,
+    initial_condition: Any,
+    return_timestamps: Any,
+    return_columns: Any,
+    final_time: Any,
+    time_step: Any,
+    saveper: Any,
+    flatten_output: bool,
+    seed: int,
+) -> Request:
+    """Check the arguments of `Model.run` against the model's names.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError, InvalidTypeError
+        Nothing has been run.
+    """
+    start, initial = _initial(catalog, initial_condition)
+    columns, labels = _columns(catalog, return_columns)
+    return Request(
+        params=_values("params", params, catalog.parameter),
+        start=start,
+        initial=initial,
+        timestamps=_timestamps(return_timestamps),
+        columns=columns,
+        labels=labels,
+        final_time=_number("final_time", final_time),
+        time_step=_positive("time_step", time_step),
+        saveper=_positive("saveper", saveper),
+        flatten_output=bool(flatten_output),
+        seed=_seed(seed),
+    )
+
+
+def _number(what: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"{what} must be a number, not {value!r}.") from None
+    if not math.isfinite(number):
+        raise InvalidInputError(f"{what} must be finite, not {number}.")
+    return number
+
+
+def _positive(what: str, value: Any) -> float | None:
+    number = _number(what, value)
+    if number is not None and number <= 0:
+        raise InvalidInputError(f"{what} must be above zero, not {number:g}.")
+    return number
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, (int, np.integer)) or not 0 <= value < 2**32:
+        raise InvalidInputError(f"seed must be an integer from 0 to 2**32 - 1, not {value!r}.")
+    return int(value)
+
+
+def _timestamps(value: Any) -> list[float] | None:
+    if value is None:
+        return None
+    try:
+        stamps = np.unique(np.asarray(value, dtype=float))
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"return_timestamps must be a number or several, not {value!r}.") from None
+    if not stamps.size:
+        return None
+    if not np.isfinite(stamps).all():
+        raise InvalidInputError(f"return_timestamps must be finite; given: {value!r}.")
+    return [float(stamp) for stamp in stamps]
+
+
+def _columns(catalog: Catalog, value: Any) -> tuple[list[str] | str | None, list[str] | None]:
+    if value is None:
+        return list(catalog.stocks), None
+    if isinstance(value, str):
+        if catalog.find(value) is None and value in ("all", "step"):
+            return (None if value == "all" else value), None
+        value = [value]
+    pairs = [pair for label in value for pair in catalog.columns(label)]
+    return [asked for asked, _ in pairs], [label for _, label in pairs]
+
+
+def _initial(catalog: Catalog, value: Any) -> tuple[float | None, Mapping[str, Any] | None]:
+    if value is None or (isinstance(value, str) and value.lower() in ("original", "o")):
+        return None, None
+    if isinstance(value, str):
+        reason = (
+            "a run leaves nothing behind to go on from; take the last row of the run before, as "
+            "initial_condition=(time, {stock: value})"
+            if value.lower() in ("current", "c")
+            else "give the values, as (time, {stock: value})"
+        )
+        raise InvalidInputError(f"initial_condition={value!r} cannot be used: {reason}.")
+    if isinstance(value, (Mapping, pd.Series)):
+        return None, _values("initial_condition", value, catalog.stateful)
+    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], (Mapping, pd.Series)):
+        start = _number("the time of initial_condition", value[0])
+        return start, _values("initial_condition", value[1], catalog.stateful)
+    raise InvalidTypeError(
+        "initial_condition must be (time, {stock: value}), {stock: value} at the model's own initial time, "
+        f"or None; not {value!r}."
+    )
+
+
+def _values(what: str, given: Any, find: Callable[[object], Variable]) -> dict[str, Any]:
+    """Name to value, for `params` and `initial_condition` alike."""
+    if given is None:
+        return {}
+    if not isinstance(given, (Mapping, pd.Series)):
+        raise InvalidTypeError(f"{what} must map names to values, not {type(given).__name__}.")
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        variable = find(name)
+        if variable.name in values:
+            raise InvalidInputError(f"{what} has {variable.real_name!r} twice, under two of its names.")
+        values[variable.name] = _value(f"{what}[{name!r}]", value, variable, at_start=what != "params")
+    return values
+
+
+def _value(what: str, value: Any, variable: Variable, *, at_start: bool) -> Any:
+    """One value as PySD takes it: float, xarray array, and in `params` also Series and callable."""
+    if isinstance(value, float):
+        return float(value)
+    xarray = sys.modules["xarray"]  # PySD has imported it
+    if isinstance(value, xarray.DataArray):
+        if not variable.coords and value.ndim:
+            raise InvalidInputError(f"{what}: {variable.real_name!r} has no subscripts; give a number.")
+        return value if value.ndim else float(value)
+    if isinstance(value, pd.Series) and not at_start:
+        return _series(what, value)
+    if callable(value) and not at_start and variable.kind not in ("Lookup", "Data"):
+        return value
+    array = _floats(value)
+    if array is None:
+        raise InvalidTypeError(f"{what} must be a number{_or_more(variable)}, not {value!r}.")
+    if not array.ndim:
+        return float(array)
+    if array.shape != variable.shape:
+        raise InvalidInputError(
+            f"{what} has shape {array.shape}, but {variable.real_name!r} "
+            + (f"has shape {variable.shape}: {variable.axes}." if variable.coords else "takes a number.")
+        )
+    return xarray.DataArray(array.copy(), {d: list(e) for d, e in variable.coords.items()}, list(variable.coords))
+
+
+def _floats(value: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """`value` as an array, or None: NumPy alone would read ``"0.05"`` as a number and None as NaN."""
+    try:
+        given = np.asarray(value)
+        textual = given.dtype.kind in "SU" or (
+            given.dtype == object and any(isinstance(v, (str, bytes, type(None))) for v in given.flat)
+        )
+        return None if textual else given.astype(float)
+    except (TypeError, ValueError):
+        return None
+
+
+def _or_more(variable: Variable) -> str:
+    return f", or an array of shape {variable.shape}" if variable.coords else ""
+
+
+def _series(what: str, value: pd.Series[Any]) -> pd.Series[Any]:
+    """A Series over time (or over a lookup's argument), increasing, as PySD interpolates it."""
+    try:
+        index = np.asarray(value.index, dtype=float)
+    except (TypeError, ValueError):
+        index = np.array([np.nan])
+    if not len(value) or not np.isfinite(index).all() or len(np.unique(index)) < len(index):
+        raise InvalidInputError(
+            f"{what}: the index of a Series is the time, so it must hold different finite numbers; "
+            f"it is {list(value.index)[:6]}."
+        )
+    if not hasattr(value.iloc[0], "dims"):
+        numbers = _floats(value)
+        if numbers is None:
+            raise InvalidTypeError(f"{what}: the Series must hold numbers, not {value.iloc[0]!r}.")
+        value = pd.Series(numbers, index=value.index)
+    return value.set_axis(index).sort_index()

@@ -1,0 +1,62 @@
+"""Progress, counted in the parent as results come in; it never decides when a run is done."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from parfit.core.errors import InvalidTypeError
+
+__all__ = ["Progress", "reporting"]
+
+#: ``True``, ``False``, None for "where somebody watches", or ``callable(done, total)``.
+Progress = bool | Callable[[int, int | None], Any] | None
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
+
+
+@contextlib.contextmanager
+def reporting(progress: Progress, total: int | None, unit: str, already: int = 0) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of items that have just finished.
+
+    By default a bar is drawn on a terminal and in a notebook, when the run takes longer than half a second; else
+    nothing is written.
+    """
+    if callable(progress):
+        done = already
+
+        def count(n: int) -> None:
+            nonlocal done
+            done += n
+            progress(done, total)
+
+        yield count
+        return
+    if progress not in (None, True, False):
+        raise InvalidTypeError(f"progress must be True, False, None or a callable(done, total), not {progress!r}")
+    notebook = _in_notebook()
+    if progress is False or (progress is None and not notebook and not _on_terminal()):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    kind: Any = tqdm
+    if notebook:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("ipywidgets")
+            from tqdm.notebook import tqdm as kind
+    delay = 0.0 if progress else 0.5
+    with kind(total=total, unit=f" {unit}", initial=already, delay=delay, dynamic_ncols=True, smoothing=0.1) as bar:
+        yield bar.update
+
+
+def _on_terminal() -> bool:
+    stream = sys.stderr
+    return stream is not None and not stream.closed and stream.isatty()

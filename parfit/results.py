@@ -1,0 +1,375 @@
+"""`Fits`: what came of every dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult
+
+from parfit.core.columns import STATUSES, Columns
+from parfit.core.errors import InvalidInputError, missing_package, refuse_unknown
+from parfit.core.solution import Solution, Status
+from parfit.core.structure import Structure
+from parfit.display import as_html, as_text
+from parfit.inference import conf_int
+
+__all__ = ["Fits", "Origin"]
+
+#: Refits some positions with changed arguments of `fit`, starting from what is there.
+Refit = Callable[["Fits", NDArray[np.intp], dict[str, Any]], "Fits"]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a `Fits` comes from.
+
+    Attributes
+    ----------
+    engine, engine_reason
+        Which engine ran, and why.
+    seconds
+        The wall time of the call, s.
+    workers
+        In words: which executor.
+    maximize
+        Whether ``cost`` is the negative of the objective.
+    refit, debug
+        Run rows again; None where the data are not at hand.
+    """
+
+    engine: str
+    engine_reason: str
+    seconds: float
+    executor: str
+    maximize: bool = False
+    refit: Refit | None = None
+    debug: Callable[[int], Solution] | None = None
+
+
+class Fits:
+    """The fits of all datasets, in the order of the data. Immutable; ``len(fits) == len(data)``.
+
+    Made by `parfit.fit`. See the attributes below, and ``fits[label]`` for one dataset as a
+    `scipy.optimize.OptimizeResult`.
+    """
+
+    def __init__(self, columns: Columns, labels: pd.Index[Any], structure: Structure, origin: Origin) -> None:
+        for array in (columns.params, columns.at_bound, columns.status, columns.floats, columns.ints, columns.cov):
+            if array is not None:
+                array.flags.writeable = False
+        self.__dict__.update(_columns=columns, _labels=labels, _structure=structure, _origin=origin)
+
+    _columns: Columns
+    _labels: pd.Index[Any]
+    _structure: Structure
+    _origin: Origin
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Fits does not change; {name!r} cannot be set (`refit` gives a new one)")
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    # ---- tables
+
+    @property
+    def labels(self) -> pd.Index[Any]:
+        """The labels of the datasets."""
+        return self._labels
+
+    @property
+    def engine(self) -> str:
+        """``"rows"`` or ``"batch"``."""
+        return self._origin.engine
+
+    @property
+    def engine_reason(self) -> str:
+        """Why this engine ran."""
+        return self._origin.engine_reason
+
+    def _frame(self, values: NDArray[Any]) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self._labels, columns=list(self._structure.names), copy=False)
+
+    @property
+    def params(self) -> pd.DataFrame:
+        """The parameters, labels × names; NaN where a dataset could not be evaluated."""
+        return self._frame(self._columns.params)
+
+    @property
+    def stderr(self) -> pd.DataFrame:
+        """Standard errors, labels × names.
+
+        Infinite where the data do not determine a parameter; NaN where there are none (a scalar objective, a
+        failed fit); 0 for a fixed parameter.
+        """
+        return self._frame(np.sqrt(self._columns.variances()))
+
+    @property
+    def at_bound(self) -> pd.DataFrame:
+        """-1, 0 or 1 for each parameter, labels × names: at its lower bound, free, at its upper bound."""
+        return self._frame(self._columns.at_bound)
+
+    @property
+    def status(self) -> pd.Series[Any]:
+        """The status of each dataset, a categorical of the words that `Status` explains."""
+        codes: Any = self._columns.status
+        values = pd.Categorical.from_codes(codes, categories=pd.Index([s.value for s in STATUSES]))
+        return pd.Series(values, index=self._labels, name="status")
+
+    @property
+    def success(self) -> pd.Series[bool]:
+        """True where the fit converged."""
+        converged = STATUSES.index(Status.CONVERGED)
+        return pd.Series(self._columns.status == converged, index=self._labels, name="success")
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        c = self._columns
+        made: dict[str, Any] = {
+            "status": self.status.array,
+            "success": self.success.array,
+            "message": c.messages(),
+            "cost": c.floats_of("cost"),
+        }
+        made.update({name: c.ints_of(name) for name in ("n_residuals", "nfev", "njev", "nit")})
+        made["optimality"] = c.floats_of("optimality")
+        made["at_bound"] = (c.at_bound != 0).any(axis=1)
+        made["rank"] = c.ints_of("rank")
+        made["condition"] = c.floats_of("condition")
+        made["seconds"] = c.floats_of("seconds")
+        made["attempts"] = c.ints_of("attempts")
+        frame = pd.DataFrame(made, index=self._labels)
+        return frame.astype({"message": object}) if not len(frame) else frame
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row a dataset: ``status``, ``success``, ``message``, ``cost``, ``n_residuals``, ``nfev``, ``njev``,
+        ``nit``, ``optimality``, ``at_bound``, ``rank``, ``condition``, ``seconds``, ``attempts``.
+
+        ``cost`` is what was minimised: the objective (its negative with ``maximize=True``), or
+        ``0.5 * sum(r**2)``. Counts are -1 where the solver does not tell.
+        """  # noqa: D205
+        return self._summary.copy()
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """The exceptions: ``label``, ``type``, ``message``, ``traceback``, and ``rerun``, a line of Python.
+
+        ``rerun`` runs that dataset again in this process, where a debugger can follow the exception.
+        """
+        c = self._columns
+        rows = [(self._labels[i], e.type, e.message, e.traceback, self._rerun(i)) for i, e in sorted(c.errors.items())]
+        index = pd.Index(sorted(c.errors), name="position", dtype=np.int64)
+        return pd.DataFrame(
+            {
+                name: pd.Series([row[k] for row in rows], index=index, dtype=object)
+                for k, name in enumerate(("label", "type", "message", "traceback", "rerun"))
+            }
+        )
+
+    def _rerun(self, position: int) -> str:
+        return f"fits.debug(position={position})"
+
+    @property
+    def warnings(self) -> pd.DataFrame:
+        """The warnings that the objective gave: ``label``, ``category``, ``message``, ``count``."""
+        rows = [
+            (i, self._labels[i], w.category, w.message, w.count)
+            for i, found in sorted(self._columns.warnings.items())
+            for w in found
+        ]
+        index = pd.Index([row[0] for row in rows], name="position", dtype=np.int64)
+        names = ("label", "category", "message", "count")
+        made = {n: pd.Series([row[k + 1] for row in rows], index=index, dtype=object) for k, n in enumerate(names)}
+        return pd.DataFrame(made).astype({"count": np.int64})
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Each evaluation of the objective, where ``history=True`` was asked for.
+
+        Columns ``label``, ``evaluation``, ``cost`` and the parameters.
+        """
+        found = sorted(self._columns.history.items())
+        names = ["cost", *self._structure.names]
+        parts = [pd.DataFrame(trace, columns=names).rename_axis("evaluation").reset_index() for _, trace in found]
+        for (i, _), part in zip(found, parts, strict=True):
+            part.insert(0, "label", pd.Series([self._labels[i]] * len(part), dtype=object))
+        if not parts:
+            return pd.DataFrame({"label": [], "evaluation": [], **{name: [] for name in names}})
+        return pd.concat(parts, ignore_index=True)
+
+    # ---- one dataset
+
+    def _position(self, label: Hashable) -> int:
+        try:
+            found = self._labels.get_loc(label)
+        except (KeyError, TypeError):
+            refuse_label(label, self._labels)
+        if isinstance(found, slice) or not isinstance(found, (int, np.integer)):
+            positions = np.arange(len(self))[found]
+            if len(positions) != 1:
+                raise InvalidInputError(
+                    f"{len(positions)} datasets have the label {label!r}, at the positions "
+                    f"{positions[:5].tolist()}; `fits.row(position)` gives each"
+                )
+            return int(positions[0])
+        return int(found)
+
+    def __getitem__(self, label: Hashable) -> OptimizeResult:
+        return self.row(self._position(label))
+
+    def row(self, position: int) -> OptimizeResult:
+        """The dataset at a position, as a `scipy.optimize.OptimizeResult`.
+
+        ``x`` has the caller's own structure; ``fun`` is the objective's value, ``cost`` what was minimised.
+        """
+        c = self._columns
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} in {len(self)} fits")
+        position %= len(self)
+        status = c.status_of(position)
+        cost = float(c.floats_of("cost")[position])
+        made = OptimizeResult()
+        made.update(
+            x=self._structure.unflatten(c.params[position].copy()),
+            fun=-cost if self._origin.maximize else cost,
+            cost=cost,
+            success=status is Status.CONVERGED,
+            status=status,
+            message=c.message(position),
+            label=self._labels[position],
+            optimality=float(c.floats_of("optimality")[position]),
+            at_bound=c.at_bound[position].copy(),
+            cov=c.cov_of(position),
+            stderr=np.sqrt(np.diag(c.cov_of(position))),
+            condition=float(c.floats_of("condition")[position]),
+            seconds=float(c.floats_of("seconds")[position]),
+        )
+        for name in ("n_residuals", "nfev", "njev", "nit", "rank", "attempts"):
+            made[name] = int(c.ints_of(name)[position])
+        if position in c.errors:
+            made["error"] = c.errors[position]
+        return made
+
+    def cov(self, label: Hashable) -> pd.DataFrame:
+        """The covariance of one dataset's parameters, names × names."""
+        names = list(self._structure.names)
+        return pd.DataFrame(self._columns.cov_of(self._position(label)), index=names, columns=names)
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Confidence intervals by Student's t distribution, labels × (name, ``lower`` or ``upper``)."""
+        if not 0 < level < 1:
+            raise InvalidInputError(f"level must be between 0 and 1, not {level!r}")
+        free = np.count_nonzero(self._columns.variances() != 0, axis=1)
+        freedom = self._columns.ints_of("n_residuals") - free
+        return conf_int(self.params, self.stderr, freedom, level)
+
+    # ---- again, and elsewhere
+
+    def debug(self, label: Hashable = None, *, position: int | None = None) -> Solution:
+        """Fit one dataset again in this process, and let its exception pass, for a debugger to follow.
+
+        Parameters
+        ----------
+        label, position
+            Which dataset.
+
+        Returns
+        -------
+        Solution
+            Where nothing was raised.
+        """
+        if self._origin.debug is None:
+            raise InvalidInputError("these fits were loaded without their data and objective")
+        return self._origin.debug(self._position(label) if position is None else position)
+
+    def columns_copy(self) -> Columns:
+        """A copy of the columns that this is made of."""
+        return self._columns.copy()
+
+    def refit(self, which: Any = "failed", *, by: str = "label", **changes: Any) -> Fits:
+        """Fit some datasets again, with changed arguments; the others are kept.
+
+        Parameters
+        ----------
+        which
+            ``"failed"`` (all that did not converge), ``"all"``, a status or a list of them, a boolean mask or
+            Series, or a list of labels (or of positions, with ``by="position"``).
+        by
+            What a list holds: ``"label"`` or ``"position"``.
+        **changes
+            Any arguments of `parfit.fit` but the data. ``x0="solution"`` starts from the parameters found here.
+
+        Returns
+        -------
+        Fits
+        """
+        if self._origin.refit is None:
+            raise InvalidInputError("these fits were loaded without their data and objective: call parfit.fit again")
+        return self._origin.refit(self, self._positions(which, by), changes)
+
+    def _positions(self, which: Any, by: str) -> NDArray[np.intp]:
+        if by not in ("label", "position"):
+            refuse_unknown("value of `by`", by, ("label", "position"))
+        if isinstance(which, str) and which in ("all", "failed"):
+            return np.arange(len(self)) if which == "all" else np.flatnonzero(~self.success.to_numpy())
+        statuses = [s.value for s in STATUSES]
+        if isinstance(which, str) and by == "label" and which not in self._labels:
+            if which not in statuses:
+                refuse_unknown("choice of rows", which, ("all", "failed", *statuses))
+            which = [which]
+        if isinstance(which, (list, tuple)) and which and all(w in statuses for w in which if isinstance(w, str)):
+            if all(isinstance(w, str) for w in which) and not all(w in self._labels for w in which):
+                return self._columns.where(*(Status(w) for w in which))
+        mask = np.asarray(which) if not isinstance(which, (str, tuple)) else np.array([])
+        if mask.dtype == bool:
+            if mask.shape != (len(self),):
+                raise InvalidInputError(f"a mask needs {len(self)} entries, not {mask.shape}")
+            return np.flatnonzero(mask)
+        chosen = which if isinstance(which, (list, np.ndarray, pd.Index, pd.Series)) else [which]
+        if by == "position":
+            positions = np.asarray(chosen, dtype=np.intp)
+            if ((positions < -len(self)) | (positions >= len(self))).any():
+                raise InvalidInputError(f"positions must be below {len(self)}")
+            return positions % len(self)
+        found: list[int] = []
+        for label in chosen:
+            if label not in self._labels:
+                refuse_label(label, self._labels)
+            found.extend(np.arange(len(self))[self._labels.get_loc(label)].ravel().tolist())
+        return np.array(found, dtype=np.intp)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Everything in one table: the parameters, ``<name>_stderr``, and the summary's columns."""
+        parts = [self.params, self.stderr.add_suffix("_stderr"), self._summary.astype({"status": str})]
+        return pd.concat(parts, axis=1)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write `to_frame` as a Parquet file, labels as its index."""
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise missing_package("pyarrow", "to_parquet", "parquet") from None
+        self.to_frame().to_parquet(path)
+
+    def __repr__(self) -> str:
+        return as_text(self, self._origin)
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self._origin)
+
+
+def refuse_label(label: Any, labels: pd.Index[Any]) -> None:
+    """Raise a KeyError that names the nearest label."""
+    from parfit.core.errors import nearest
+
+    close = nearest(label, labels[:10_000])
+    hint = f"; did you mean {close}?" if close is not None else ""
+    raise KeyError(f"no dataset has the label {label!r}{hint}")

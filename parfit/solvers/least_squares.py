@@ -1,0 +1,97 @@
+"""Residual vectors through `scipy.optimize.least_squares`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import optimize
+
+from parfit.core.errors import MethodMismatchError, refuse_unknown
+from parfit.core.problem import BoundProblem
+from parfit.core.protocols import Solver
+from parfit.core.solution import Solution, Status
+from parfit.solvers.verdict import guarded, judge, screen
+
+__all__ = ["METHODS", "LeastSquares"]
+
+#: Untyped: SciPy's stubs are narrower than what its functions take.
+_scipy: Any = optimize
+
+METHODS = ("lm", "trf", "dogbox")
+
+_TAKEN = ("fun", "x0", "jac", "bounds", "method", "args", "kwargs", "callback", "workers")
+OPTIONS = tuple(name for name in inspect.signature(_scipy.least_squares).parameters if name not in _TAKEN)
+
+_STATUS = {0: Status.MAX_STEPS, 1: Status.CONVERGED, 2: Status.CONVERGED, 3: Status.CONVERGED, 4: Status.CONVERGED}
+
+
+@dataclass(frozen=True)
+class LeastSquares(Solver):
+    """Least squares by SciPy.
+
+    Parameters
+    ----------
+    name
+        ``"lm"`` (MINPACK's Levenberg-Marquardt; the trust-region reflective method where a dataset has bounds, or
+        where `options` asks for a robust loss, neither of which MINPACK knows), ``"trf"`` or ``"dogbox"``.
+    options
+        Keyword arguments of `least_squares`: ``ftol``, ``xtol``, ``gtol``, ``max_nfev``, ``x_scale``, ``loss``, ...
+    """
+
+    name: str = "lm"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    residuals: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for option in self.options:
+            if option not in OPTIONS:
+                refuse_unknown(f"option of method {self.name!r}", option, OPTIONS)
+
+    @property
+    def accepts_bounds(self) -> bool:
+        return True
+
+    def solve(self, problem: BoundProblem) -> Solution:
+        if not problem.is_residuals:
+            raise MethodMismatchError(
+                f"method {self.name!r} fits residuals, and the objective gives a scalar: "
+                "return the vector of residuals, or choose a method of scipy.optimize.minimize"
+            )
+        if (ended := screen(problem)) is not None:
+            return ended
+        method: str = self.name
+        bounds: Any = (-np.inf, np.inf)
+        if problem.bounded:
+            bounds = (problem.lower, problem.upper)
+        if method == "lm" and (problem.bounded or self.options.get("loss", "linear") != "linear"):
+            method = "trf"
+        found = guarded(
+            problem,
+            lambda: _scipy.least_squares(
+                problem.residuals,
+                problem.x0,
+                jac=problem.jac or "2-point",
+                bounds=bounds,
+                method=method,
+                **self.options,
+            ),
+        )
+        if isinstance(found, Solution):
+            return found
+        jac = found.jac.toarray() if hasattr(found.jac, "toarray") else np.asarray(found.jac)
+        solution = Solution(
+            x=found.x,
+            status=_STATUS.get(found.status, Status.STALLED),
+            message=found.message,
+            cost=float(found.cost),
+            njev=-1 if found.njev is None else int(found.njev),
+            nit=int(getattr(found, "nit", -1)),
+            optimality=float(found.optimality),
+            at_bound=np.asarray(found.active_mask),
+            jac=jac,
+        )
+        return judge(problem, solution)

@@ -1,0 +1,39 @@
+"""In memory, for as long as the result lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from parfit.core.columns import Columns
+from parfit.core.protocols import Store
+from parfit.core.solution import Outcome, Status
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(Store):
+    """Columns in memory.
+
+    Parameters
+    ----------
+    rows, n
+        The number of datasets and of parameters.
+    columns
+        What is there already, in place of empty columns.
+    """
+
+    def __init__(self, rows: int, n: int, columns: Columns | None = None) -> None:
+        self._columns = Columns(rows, n) if columns is None else columns
+
+    def put(self, position: int, outcome: Outcome) -> None:
+        self._columns.put(position, outcome)
+
+    def done(self) -> Iterable[int]:
+        columns = self._columns
+        missing = columns.where(Status.NOT_RUN)
+        return (int(i) for i in np.setdiff1d(np.arange(len(columns)), missing))
+
+    def columns(self) -> Columns:
+        return self._columns
