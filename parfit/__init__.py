@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.core.solution import Solution, Status
     from parfit.executors.cpus import cpu_count
     from parfit.executors.processes import shutdown_workers
-    from parfit.fit import fit
+    from parfit.fitting import fit
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
     from parfit.results import Fits
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 
 #: public name -> module; a module is imported when its first name is asked for
 _HOME = {
-    "fit": "parfit.fit",
+    "fit": "parfit.fitting",
     "Fits": "parfit.results",
     "apply_by_multiprocessing": "parfit.apply",
     "sweep": "parfit.apply",

@@ -8,11 +8,13 @@ part in an undetermined direction have an infinite one.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dgesdd
 
 __all__ = ["Inference", "conf_int", "from_jacobian"]
 
@@ -65,30 +67,32 @@ def from_jacobian(J: FloatArray, cost: float, *, absolute_sigma: bool = False) -
     exact.
     """
     m, n = J.shape
-    none = np.full((n, n), np.inf)
-    if n == 0 or not np.isfinite(J).all():
-        return Inference(none, 0 if n == 0 else -1, np.nan)
-    scale = np.sqrt(np.einsum("ij,ij->j", J, J))
-    safe = np.where(scale > 0.0, scale, 1.0)
-    _, s, Vt = np.linalg.svd(J / safe, full_matrices=False)
-    largest = float(s[0])
-    if largest == 0.0:
-        return Inference(none, 0, np.inf)
-    keep = s > max(m, n) ** 0.5 * _RANK_RTOL * largest
-    rank = int(np.count_nonzero(keep))
-    condition = float(largest / s[-1]) if s[-1] > 0 else np.inf
-    V = Vt[keep].T / s[keep]
-    cov = (V @ V.T) / np.multiply.outer(safe, safe)
+    if n == 0:
+        return Inference(np.empty((0, 0)), 0, math.nan)
+    scale = np.sqrt((J * J).sum(axis=0))
+    if not scale.sum() < math.inf:
+        return Inference(np.full((n, n), math.inf), -1, math.nan)
+    dead = not scale.all()
+    safe = np.where(scale > 0.0, scale, 1.0) if dead else scale
+    # LAPACK itself: NumPy's wrapper takes as long as the decomposition of a small matrix
+    _, s, Vt, info = dgesdd(J / safe, full_matrices=0)
+    if info:
+        return Inference(np.full((n, n), math.inf), -1, math.nan)
+    values = s.tolist()
+    largest, smallest = values[0], values[-1]
+    threshold = max(m, n) ** 0.5 * _RANK_RTOL * largest
+    rank = sum(value > threshold for value in values)
+    condition = largest / smallest if smallest > 0.0 else math.inf
+    if rank == 0 or (m <= n and not absolute_sigma):
+        return Inference(np.full((n, n), math.inf), rank, condition)
+    W = Vt[:rank] / s[:rank, None] / safe
     if not absolute_sigma:
-        if m > n:
-            cov *= 2.0 * cost / (m - n)
-        else:
-            return Inference(none, rank, condition)
+        W *= math.sqrt(2.0 * cost / (m - n))
+    cov = W.T @ W
     if rank < n:
-        null = 1.0 - np.einsum("ij,ij->j", Vt[keep], Vt[keep])
-        lost = (null > _SHARE) | (scale == 0.0)
-        cov[lost, :] = np.inf
-        cov[:, lost] = np.inf
+        lost = 1.0 - (Vt[:rank] ** 2).sum(axis=0) > _SHARE
+        cov[lost, :] = math.inf
+        cov[:, lost] = math.inf
     return Inference(cov, rank, condition)
 
 

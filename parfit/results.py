@@ -327,7 +327,7 @@ class Fits:
             which = [which]
         if isinstance(which, (list, tuple)) and which and all(w in statuses for w in which if isinstance(w, str)):
             if all(isinstance(w, str) for w in which) and not all(w in self._labels for w in which):
-                return self._columns.where(*(Status(w) for w in which))
+                return self._columns.where(*(s for s in Status if s.value in which))
         mask = np.asarray(which) if not isinstance(which, (str, tuple)) else np.array([])
         if mask.dtype == bool:
             if mask.shape != (len(self),):

@@ -26,6 +26,12 @@ __all__ = ["BoundProblem", "Problem", "RowTask"]
 FloatArray = NDArray[np.float64]
 
 
+_FLOAT = np.dtype(np.float64)
+_INFINITY = math.inf
+#: All parameters; the positions of the free ones (None for all); and their start, lower and upper bounds.
+Frame = tuple[FloatArray, NDArray[np.intp] | None, FloatArray, FloatArray, FloatArray]
+
+
 class RowTask(NamedTuple):
     """One dataset on its way to a worker.
 
@@ -80,6 +86,16 @@ class Problem:
     seed: int | None = 0
     history: bool = False
 
+    @cached_property
+    def common_frame(self) -> Frame | None:
+        """Start and bounds, checked once, where all datasets share them; None where they do not."""
+        p = self.parameters
+        if p.start_of is not None or p.bounds_of is not None:
+            return None
+        if np.isnan(p.start).any() or np.isnan(p.lower).any() or np.isnan(p.upper).any():
+            return None
+        return _frame(p, p.start, p.lower, p.upper)
+
     def bind(self, task: RowTask) -> BoundProblem:
         """The problem of one dataset.
 
@@ -89,6 +105,18 @@ class Problem:
             Where its start or bounds cannot be used.
         """
         return BoundProblem(self, task)
+
+
+def _frame(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatArray) -> Frame:
+    """Check a start and its bounds, and cut them to the free parameters."""
+    wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
+    if wrong is not None:
+        raise InvalidInputError(wrong)
+    free = ~p.fixed & (lower < upper)
+    if free.all():
+        return start, None, start, lower, upper
+    at = np.flatnonzero(free)
+    return start, at, start[at], lower[at], upper[at]
 
 
 class BoundProblem:
@@ -115,25 +143,23 @@ class BoundProblem:
         self._problem = problem
         self._objective = problem.objective
         self._arguments = (task.dataset, *problem.args)
-        self._unflatten = p.structure.unflatten
         self._sign = -1.0 if problem.maximize else 1.0
         self._position = task.position
-        start = p.start if task.start is None else task.start
-        lower = p.lower if task.lower is None else task.lower
-        upper = p.upper if task.upper is None else task.upper
-        if p.start_of is not None:
-            start = row_start(p.structure, p.start_of(task.dataset))
-        if p.bounds_of is not None:
-            lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
-        wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
-        if wrong is not None:
-            raise InvalidInputError(wrong)
-        free = ~p.fixed & (lower < upper)
-        self.full = start.copy()
-        self.free: NDArray[np.intp] | None = None if free.all() else np.flatnonzero(free)
-        if self.free is not None:
-            start, lower, upper = start[self.free], lower[self.free], upper[self.free]
-        self.x0, self.lower, self.upper = start, lower, upper
+        common = problem.common_frame
+        if common is not None and task.start is task.lower is task.upper is None:
+            self.full, self.free, self.x0, self.lower, self.upper = common
+        else:
+            start = p.start if task.start is None else task.start
+            lower = p.lower if task.lower is None else task.lower
+            upper = p.upper if task.upper is None else task.upper
+            if p.start_of is not None:
+                start = row_start(p.structure, p.start_of(task.dataset))
+            if p.bounds_of is not None:
+                lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
+            self.full, self.free, self.x0, self.lower, self.upper = _frame(p, start, lower, upper)
+        self._history = problem.history
+        self._as_is = self.free is None and p.structure.is_vector
+        self._unflatten = p.structure.unflattener
         self.nfev = 0
         self.nonfinite = 0
         self.n_residuals: int | None = None
@@ -175,40 +201,35 @@ class BoundProblem:
 
     def params(self, z: FloatArray) -> Any:
         """The parameters in the user's structure."""
-        return self._unflatten(self.expand(z))
+        return z if self._as_is else self._unflatten(self.expand(z))
 
     # ---- the objective
 
     def _call(self, z: FloatArray) -> Any:
-        """The objective's value, checked: a float, or a vector of floats."""
+        """The objective's raw value."""
         self.nfev += 1
         try:
-            value = self._objective(self._unflatten(self.expand(z)), *self._arguments)
+            return self._objective(z if self._as_is else self._unflatten(self.expand(z)), *self._arguments)
         except BaseException as exc:
             self.raised = exc
             raise
+
+    def _checked(self, value: Any, z: FloatArray) -> Any:
+        """A float or a 1-D array of floats (or a pair, with ``jac=True``) from whatever the objective gave."""
         if z.dtype.kind == "c":  # a complex step of SciPy's ("cs"), which wants the raw values
             return value
-        if type(value) is not float and type(value) is not np.float64:
-            value = self._checked(value)
-        if self.n_residuals is None:
-            self.n_residuals = -1 if type(value) is not np.ndarray else len(value)
-        return value
-
-    def _checked(self, value: Any) -> Any:
         if isinstance(value, tuple) and len(value) == 2 and self._problem.jac is True:
             return value
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
-            kind = f"dtype {array.dtype}" if array.ndim else type(value).__name__
-            hint = ": is a `return` missing?" if value is None else ""
-            if array.dtype.kind == "O" and array.size and array.ndim <= 1:
-                try:
-                    array = array.astype(np.float64)
-                except (TypeError, ValueError):
-                    raise InvalidTypeError(_wanted(kind) + hint) from None
-            else:
-                raise InvalidTypeError(_wanted(kind) + hint)
+            wrong = f"dtype {array.dtype}" if array.ndim else type(value).__name__
+            if array.dtype.kind != "O" or not array.size or array.ndim > 1:
+                raise InvalidTypeError(_wanted(wrong))
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError):
+                hint = ": is a `return` missing?" if value is None else ""
+                raise InvalidTypeError(_wanted(wrong) + hint) from None
         if array.ndim == 0:
             return float(array)
         if array.ndim != 1:
@@ -218,11 +239,10 @@ class BoundProblem:
     def start(self) -> Any:
         """The objective's value at the start; the solver's own first call there costs nothing."""
         if self._start_value is None:
-            value = self._call(self.x0.copy())
-            if type(value) is tuple:
-                self.n_residuals = -1
+            value = self._checked(self._call(self.x0.copy()), self.x0)
+            self.n_residuals = len(value) if type(value) is np.ndarray else -1
             self._start_value = value
-            self.nfev -= 1
+            self.nfev = 0
         return self._start_value
 
     @property
@@ -233,54 +253,63 @@ class BoundProblem:
         return self.n_residuals != -1
 
     def _value(self, z: FloatArray) -> Any:
-        if self._start_value is not None and self.nfev == 0 and np.array_equal(z, self.x0):
+        if not self.nfev and self._start_value is not None and np.array_equal(z, self.x0):
             self.nfev = 1
             return self._start_value
         return self._call(z)
 
     def residuals(self, z: FloatArray) -> FloatArray:
         """The residual vector, shape (m,)."""
-        r: FloatArray = self._value(z)
-        if type(r) is not np.ndarray:
-            raise InvalidTypeError("the objective gave a scalar, where a vector of residuals is needed")
+        if self.nfev:  # `_call` written out: this is the innermost loop
+            self.nfev += 1
+            try:
+                r = self._objective(z if self._as_is else self._unflatten(self.expand(z)), *self._arguments)
+            except BaseException as exc:
+                self.raised = exc
+                raise
+        else:
+            r = self._value(z)
+        if type(r) is not np.ndarray or r.dtype is not _FLOAT or r.ndim != 1:
+            r = self._checked(r, z)
+            if type(r) is not np.ndarray:
+                raise InvalidTypeError("the objective gave a vector of residuals at the start, and a scalar now")
         if len(r) != self.n_residuals:
             raise InvalidInputError(
                 f"the number of residuals changed with the parameters: shape ({self.n_residuals},) at the start, "
                 f"shape {r.shape} now"
             )
-        if not math.isfinite(cost := 0.5 * float(r.dot(r))) and not np.isfinite(r).all():
+        square = r.dot(r)
+        if not square < _INFINITY and not np.isfinite(r).all():
             self.nonfinite += 1
-            cost = math.nan
-        if self._problem.history:
-            self.trace.append(np.append(cost, self.expand(z)))
+        if self._history:
+            self.trace.append(np.append(0.5 * square, self.expand(z)))
         return r
 
     def fun(self, z: FloatArray) -> float:
         """What is minimised: the objective, its negative, or ``0.5 * sum(r**2)``."""
-        if self.n_residuals is not None and self.n_residuals >= 0:
+        if self.n_residuals is None:
+            self.start()
+        if self.n_residuals != -1:
             r = self.residuals(z)
             return 0.5 * float(r.dot(r))
         value = self._value(z)
-        if type(value) is np.ndarray:
-            if self.n_residuals == -1:
-                raise InvalidInputError(f"the objective gave a scalar at the start and shape {value.shape} now")
-            return 0.5 * float(value.dot(value))
+        if type(value) is not float and type(value) is not np.float64:
+            value = self._checked(value, z)
+            if type(value) is np.ndarray:
+                raise InvalidInputError(f"the objective gave a scalar at the start, and shape {value.shape} now")
+        return self._noted(self._sign * value, z)
+
+    def _noted(self, value: float, z: FloatArray) -> float:
         if not math.isfinite(value):
             self.nonfinite += 1
-        value = self._sign * value
-        if self._problem.history:
+        if self._history:
             self.trace.append(np.append(value, self.expand(z)))
-        return float(value)
+        return value
 
     def fun_and_gradient(self, z: FloatArray) -> tuple[float, FloatArray]:
         """Both at once, for an objective that gives both (``jac=True``)."""
         value, gradient = self._value(z)
-        value = self._sign * float(value)
-        if not math.isfinite(value):
-            self.nonfinite += 1
-        if self._problem.history:
-            self.trace.append(np.append(value, self.expand(z)))
-        return value, self._sign * self._reduced(gradient, "gradient")
+        return self._noted(self._sign * float(value), z), self._sign * self._reduced(gradient, "gradient")
 
     # ---- derivatives
 

@@ -7,9 +7,12 @@ was given.
 
 from __future__ import annotations
 
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -78,7 +81,7 @@ class _Array(_Node):
 
     @property
     def size(self) -> int:  # type: ignore[override]
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def names(self, path: str) -> Iterator[str]:
         for index in np.ndindex(*self.shape):
@@ -117,8 +120,6 @@ class _Dict(_Node):
             yield from child.names(f"{path}.{key}" if path else str(key))
 
     def unflatten(self, v: FloatArray, at: int) -> Any:
-        if at == 0 and len(v) == len(self.keys) and all(type(c) is _Scalar for c in self.children):
-            return dict(zip(self.keys, v, strict=True))
         made = {}
         for key, child in zip(self.keys, self.children, strict=True):
             made[key] = child.unflatten(v, at)
@@ -225,6 +226,10 @@ class _Frame(_Series):
         super().flatten(tree["value"] if isinstance(tree, pd.DataFrame) else tree, at, put, path, partial)
 
 
+def _to_dict(keys: tuple[Any, ...], v: FloatArray) -> dict[Any, Any]:
+    return dict(zip(keys, v, strict=True))
+
+
 def _label(label: Any) -> str:
     return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
@@ -317,6 +322,14 @@ class Structure:
             return found
         self._root.flatten(tree, 0, found.__setitem__, "", partial=True)
         return found
+
+    @cached_property
+    def unflattener(self) -> Callable[[FloatArray], Any]:
+        """`unflatten` as a function, without a detour for the structures that are used most."""
+        root = self._root
+        if isinstance(root, _Dict) and all(type(child) is _Scalar for child in root.children):
+            return functools.partial(_to_dict, root.keys)
+        return self.unflatten
 
     def unflatten(self, v: FloatArray) -> Any:
         """The structure whose entries are `v`, shape (n,)."""

@@ -16,7 +16,7 @@ from parfit.executors import wire
 from parfit.executors.board import Board, Position, create_file
 from parfit.executors.running import worker_environment
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "exit_in_words"]
 
 _PROGRAM = (
     "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a['path']; "
@@ -82,12 +82,7 @@ class WorkerProcess:
 
     def how_it_ended(self) -> str:
         """The exit in words, once it has been reaped."""
-        code = self._process.wait()
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-code).name}"
-            return f"killed by signal {-code}"
-        return f"exited with code {code}"
+        return exit_in_words(self._process.wait())
 
     def kill(self) -> None:
         """End it, and what it has started, at once."""
@@ -109,6 +104,17 @@ class WorkerProcess:
         os.close(self._lifeline)
         if self.exit_fd is not None:
             os.close(self.exit_fd)
+
+
+def exit_in_words(code: int | None) -> str:
+    """How a process ended, from its exit code as `subprocess` and `multiprocessing` give it."""
+    if code is None:
+        return "how is not known"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+        return f"killed by signal {-code}"
+    return f"exited with code {code}"
 
 
 def _arguments(fds: tuple[int, ...]) -> str:

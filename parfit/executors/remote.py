@@ -77,7 +77,7 @@ class Ticket:
     timeout: float | None
 
 
-class _Missing(Exception):
+class _MissingError(Exception):
     """The caller's folder, or what should be in it, is not there."""
 
 
@@ -108,7 +108,7 @@ class _Desk:
         try:
             return pl.load_file(os.path.join(self.folder, name), mapped=True)
         except OSError:
-            raise _Missing from None
+            raise _MissingError from None
 
     @contextlib.contextmanager
     def at_the_callers_place(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class _Desk:
         def begin(index: int) -> None:
             if self.board is not None:
                 self.board.begin(board_code(number, index))
-            if limit_s is not None:
+            if limit_s is not None and self._late is not None:
                 faulthandler.dump_traceback_later(limit_s, exit=True, file=self._late)
 
         try:
@@ -250,19 +250,22 @@ def run_remote(ticket: Ticket, number: int, block: Packed, hand: Hand | None = N
     if ticket.watched and ticket.pid == os.getpid() and ticket.host == platform.node():
         return "here", None  # joblib falls back to this where it cannot start workers; a watchdog would kill us
     try:
-        desk = _desks.find(ticket, hand)
+        try:
+            desk = _desks.find(ticket, hand)
+        except _MissingError:
+            raise
+        except Exception as exc:  # noqa: BLE001
+            return "failed", TaskError.from_exception(exc, skip_frames=1)
         with desk.at_the_callers_place():
             return _run(desk, ticket, number, block, hand)
-    except _Missing:
+    except _MissingError:
         return "missing", None
-    finally:
-        desk = None  # type: ignore[assignment]
 
 
 def _run(desk: _Desk, ticket: Ticket, number: int, block: Packed, hand: Hand | None) -> tuple[str, Any]:
     try:
         desk.learn(ticket, hand)
-    except _Missing:
+    except _MissingError:
         raise
     except BaseException as exc:  # noqa: BLE001 - whatever it is, the caller is told
         _desks.forget(ticket)
@@ -271,7 +274,7 @@ def _run(desk: _Desk, ticket: Ticket, number: int, block: Packed, hand: Hand | N
         desk.board.begin(board_code(number, BETWEEN))
     try:
         tasks = pl.loads(_arrived(block, ticket))
-    except _Missing:
+    except _MissingError:
         raise
     except BaseException as exc:  # noqa: BLE001
         return "unreadable", TaskError.from_exception(exc, skip_frames=1)
@@ -287,7 +290,7 @@ def _arrived(block: Packed, ticket: Ticket) -> pl.Payload:
     try:
         return unpack(block, ticket.folder)
     except OSError:
-        raise _Missing from None
+        raise _MissingError from None
 
 
 def start_worker(folder: str, parent: int, environment: dict[str, str]) -> None:

@@ -22,14 +22,27 @@ import weakref
 from typing import NamedTuple
 
 from parfit.executors import payload as pl
-from parfit.executors.board import Board, open_board
+from parfit.executors.board import Board, Position, open_board
 
-__all__ = ["BETWEEN", "SETUP", "Packed", "Spool", "Whereabouts", "board_code", "open_lifeline", "pack", "unpack"]
+__all__ = [
+    "BETWEEN",
+    "IDLE",
+    "SETUP",
+    "Packed",
+    "Spool",
+    "Whereabouts",
+    "board_code",
+    "open_lifeline",
+    "pack",
+    "unpack",
+]
 
 #: Payloads up to this size go by hand, bytes.
 IN_HAND = 512
 #: On a board: the worker loads the setup or the function.
 SETUP = -2
+#: The worker waits.
+IDLE = -1
 #: As the index of a task: the worker has the block, but is on none of its tasks.
 BETWEEN = -1
 
@@ -38,7 +51,7 @@ Packed = pl.Payload | str
 
 
 class Whereabouts(NamedTuple):
-    """Where a worker was: the number of its block (`SETUP` in its setup), the task in it, and since when, s."""
+    """Where a worker was: the number of its block (or `SETUP`, or `IDLE`), the task in it, and since when, s."""
 
     block: int
     task: int
@@ -80,6 +93,14 @@ def open_lifeline(folder: str) -> int | None:
         return None
 
 
+def _whereabouts(at: Position | None) -> Whereabouts:
+    if at is None:
+        return Whereabouts(IDLE, BETWEEN, 0.0)
+    if at.task == SETUP:
+        return Whereabouts(SETUP, BETWEEN, at.seconds)
+    return Whereabouts(at.task >> 32, (at.task & 0xFFFFFFFF) - 1, at.seconds)
+
+
 class Spool:
     """The folder, as the caller holds it. It is removed by `remove`, or when this process ends."""
 
@@ -104,17 +125,14 @@ class Spool:
             os.unlink(os.path.join(self.folder, name))
 
     def whereabouts(self) -> dict[int, Whereabouts]:
-        """Where each worker is that is on something, by process id."""
+        """Where each worker is that has got as far as its setup, by process id."""
         found = {}
         for name in os.listdir(self.folder):
             stem, _, kind = name.partition(".")
             if kind != "board":
                 continue
             with contextlib.suppress(OSError, ValueError), contextlib.closing(self._board(name)) as board:
-                at = board.read()
-                if at is not None:
-                    on = (SETUP, BETWEEN) if at.task == SETUP else (at.task >> 32, (at.task & 0xFFFFFFFF) - 1)
-                    found[int(stem)] = Whereabouts(*on, at.seconds)
+                found[int(stem)] = _whereabouts(board.read())
         return found
 
     def _board(self, name: str) -> Board:

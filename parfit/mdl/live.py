@@ -215,9 +215,19 @@ class Live:
         with self.noise(request.seed):
             for name, value in request.params.items():
                 self._replace(name, value)
-            frame = self._simulate(request)
+            try:
+                frame = self._simulate(request)
+            except ValueError as error:
+                self._say_which_data_are_missing(error)
+                raise
         self.restore()
         return frame
+
+    def _say_which_data_are_missing(self, error: ValueError) -> None:
+        elements = [element for part in _parts(self.model) for element in part._data_elements]
+        missing = [element.real_name for element in elements if element.data is None]
+        if missing:
+            error.add_note(f"No data have been read for {missing}: give load_model their data_files, or params.")
 
     def _simulate(self, request: Request) -> pd.DataFrame:
         """PySD's `run`, but for the frame, where PySD sets pandas' deprecation warnings off on every run."""
@@ -248,7 +258,7 @@ class Live:
                 f"by {model.time.time_step():g}."
             )
         frame: pd.DataFrame = output.DataFrameHandler.make_flat_df(
-            pd.DataFrame(rows).set_index("time"), model.return_addresses, request.flatten_output
+            pd.DataFrame(rows).set_index("time", drop=False), model.return_addresses, request.flatten_output
         )
         model._remove_constant_cache()
         return frame
@@ -282,6 +292,8 @@ class Live:
             return replacement, dict(dependencies)
         if callable(value):
             return (lambda *arguments: value(*arguments)), {"time": 1}
+        if dims:
+            value = pysd_module("pysd.py_backend.utils").rearrange(value, dims, self.model.subscripts)
         return (lambda: value), {}
 
     def _start(self, request: Request) -> str | tuple[float, dict[str, Any]]:

@@ -17,7 +17,7 @@ from parfit.mdl.catalog import Catalog, Variable
 __all__ = ["Request", "read_request"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """One run, checked: names are Python identifiers that exist, values are what PySD takes.
 

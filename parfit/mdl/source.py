@@ -65,7 +65,7 @@ SUFFIXES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A model as a value: everything that a process needs to build a live one.
 

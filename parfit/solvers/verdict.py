@@ -106,6 +106,8 @@ def judge(problem: BoundProblem, solution: Solution) -> Solution:
 def at_bound(z: FloatArray, lower: FloatArray, upper: FloatArray, known: NDArray[np.int8] | None) -> NDArray[np.int8]:
     """-1, 0 or 1 for each parameter: at its lower bound, free, at its upper bound."""
     mask = np.zeros(len(z), dtype=np.int8) if known is None else known.astype(np.int8)
+    if not np.isfinite(lower).any() and not np.isfinite(upper).any():
+        return mask
     with np.errstate(invalid="ignore"):
         mask[np.isfinite(lower) & (z - lower <= _BOUND_RTOL * np.maximum(1.0, np.abs(lower)))] = -1
         mask[np.isfinite(upper) & (upper - z <= _BOUND_RTOL * np.maximum(1.0, np.abs(upper)))] = 1
