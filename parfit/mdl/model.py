@@ -224,8 +224,8 @@ class Model:
         >>> run.round(2)  # doctest: +NORMALIZE_WHITESPACE
                 dec 1  dec_9
         time
-        2000.0  10.00  10.00
-        2010.0  12.60  12.15
+        2000.0   10.0  10.00
+        2010.0   12.6  12.15
         """
         if rtol is not None or atol is not None:
             _note_tolerances()

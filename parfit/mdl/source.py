@@ -211,7 +211,7 @@ def _build(path: Path, folder: Path, split_views: bool, subview_sep: Sequence[st
 def _canonical(file: Path) -> str:
     """The text of a translated module in an order of its own.
 
-    PySD writes imports and dependencies in the order of a set of strings, which is another in each session;
+    PySD writes imports and dependencies in the order of a set of strings, which is another in each process;
     sorted, one model has one pickle, by which stored results are recognised.
     """
     text = file.read_text(encoding="utf-8")
