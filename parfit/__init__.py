@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editors
     from parfit import datasets
-    from parfit.apply import apply_by_multiprocessing, sweep
+    from parfit.apply import apply_by_multiprocessing
     from parfit.core.errors import (
         DownloadError,
         FitError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
     from parfit.results import Fits
+    from parfit.sweeping import sweep
 
 __version__ = "0.1.0"
 
@@ -41,7 +42,7 @@ _HOME = {
     "fit": "parfit.fitting",
     "Fits": "parfit.results",
     "apply_by_multiprocessing": "parfit.apply",
-    "sweep": "parfit.apply",
+    "sweep": "parfit.sweeping",
     "load_model": "parfit.mdl",
     "Model": "parfit.mdl",
     "async_map": "parfit.optimtools",

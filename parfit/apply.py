@@ -1,26 +1,29 @@
-"""`apply_by_multiprocessing`: `DataFrame.apply` over all cores. `sweep`: one function over many parameter sets."""
+"""`apply_by_multiprocessing`: `DataFrame.apply` over all cores."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from parfit import executors
-from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, refuse_unknown
-from parfit.core.protocols import Block
-from parfit.core.solution import Outcome, OutcomeKind
+from parfit.core.errors import InvalidTypeError, WorkerLostError, refuse_unknown
+from parfit.core.protocols import Block, Pool
+from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors.chunking import ChunkSizer, PairBlock
 from parfit.executors.cpus import cpu_count
 from parfit.progress import Progress, reporting
+from parfit.warned import Warned
 
-__all__ = ["apply_by_multiprocessing", "sweep"]
+__all__ = ["apply_by_multiprocessing"]
 
 _APPLY_OPTIONS = tuple(
     name
@@ -28,7 +31,7 @@ _APPLY_OPTIONS = tuple(
     if name not in ("self", "func", "axis", "args") and p.kind is not p.VAR_KEYWORD
 )
 #: Long against what it costs to cut, send and unpack a block of a frame (about 0.5 ms).
-_BLOCK_S = 0.04
+_BLOCK_S = 0.08
 
 
 def apply_by_multiprocessing(
@@ -92,24 +95,19 @@ def apply_by_multiprocessing(
     if not callable(func) or isinstance(func, np.ufunc) or not all(df.shape) or kwargs.get("engine") is not None:
         return df.apply(func, axis=axis, **kwargs)  # nothing to share out: pandas does these on whole columns
     options = {name: kwargs.pop(name) for name in _APPLY_OPTIONS if name in kwargs}
-    call = _Applied(func, along, bool(options.get("raw", False)), tuple(kwargs.pop("args", ())), kwargs)
-    parts: dict[int, _Packed] = {}
+    raw = bool(options.get("raw", False)) and options.get("result_type") != "broadcast"
+    shared = not recipe.capabilities.own_process
+    call = _Applied(func, along, raw, tuple(kwargs.pop("args", ())), kwargs, shared)
     blocks = _FrameBlocks(df, along, recipe.workers if hasattr(recipe, "workers") else None)
+    results = _Results(df.axes[1 - along], along)
     with reporting(progress, total, "rows" if along else "columns") as count, recipe.open(call) as pool:
-        for outcome in pool.imap_unordered(_apply_block, blocks):
-            packed = outcome.result()
-            parts[outcome.key] = packed
-            blocks.sizer.took(packed.length, outcome.seconds)
-            _show_warnings(outcome, func)
-            count(packed.length)
-    return _joined(df, along, [parts[start] for start in sorted(parts)], options)
-
-
-def _show_warnings(outcome: Outcome, func: Any) -> None:
-    name = getattr(func, "__name__", "the function")
-    for w in outcome.warnings:
-        times = f" ({w.count} times)" if w.count > 1 else ""
-        warnings.warn(f"{name}: {w.category}: {w.message}{times}", ParfitWarning, stacklevel=3)
+        while blocks.next < results.first_failure:
+            results.gather(pool, blocks, count)
+            if recipe.capabilities.survives_worker_death and (suspects := results.suspects()):
+                results.gather(pool, _FrameBlocks(df, along, None, suspects), count)
+    results.raise_first()
+    results.warned.tell(getattr(func, "__name__", "the function"), stacklevel=2)
+    return _joined(df, along, [results.parts[start] for start in sorted(results.parts)], options)
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,7 @@ class _Applied:
     raw: bool
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    shared: bool
 
     def __call__(self) -> _Applied:
         return self
@@ -128,7 +127,7 @@ class _Applied:
 
 @dataclass(frozen=True)
 class _Slice:
-    """Rows (or columns) of a frame: all of them, or the one after the first `skip`.
+    """`count` rows (or columns) of a frame, after the first `skip`.
 
     One row alone lies in memory otherwise than among others, and BLAS may then round otherwise; so a single row
     travels with a neighbour, which is passed over.
@@ -140,21 +139,40 @@ class _Slice:
 
 
 class _FrameBlocks:
-    """A frame cut into slices, one task each, by the measured cost of its rows."""
+    """A frame cut into slices, one task each, by the measured cost of its rows; or only some rows, one by one.
 
-    def __init__(self, df: pd.DataFrame, axis: int, workers: int | None) -> None:
+    Attributes
+    ----------
+    sizer
+        Is told what slices cost.
+    sent
+        First and last position of the slices that are on their way.
+    limit
+        Slices from this position on are held back.
+    """
+
+    def __init__(self, df: pd.DataFrame, axis: int, workers: int | None, rows: list[int] | None = None) -> None:
         self._df = df
         self._axis = axis
-        self._at = 0
         self._total = df.shape[1 - axis]
+        self._spans = [(0, self._total)] if rows is None else [(row, row + 1) for row in reversed(rows)]
         self.sizer = ChunkSizer(workers or cpu_count(), self._total, _BLOCK_S)
+        self.sent: dict[int, int] = {}
+        self.limit = self._total
+
+    @property
+    def next(self) -> int:
+        """The position that comes next; the number of rows where none does."""
+        return self._spans[-1][0] if self._spans else self._total
 
     def take(self, n: int) -> Block | None:  # noqa: ARG002 - a task is a slice, of the size that suits this frame
-        start = self._at
-        if start >= self._total:
+        if self.next >= self.limit:
             return None
-        stop = min(start + self.sizer.next_size(), self._total)
-        self._at = stop
+        start, end = self._spans.pop()
+        stop = min(start + self.sizer.next_size(), end)
+        if stop < end:
+            self._spans.append((stop, end))
+        self.sent[start] = stop
         self.sizer.sent(stop - start)
         first, last = (start, stop) if stop - start > 1 else (min(start, max(self._total - 2, 0)), start + 2)
         chosen = slice(first, last)
@@ -186,36 +204,66 @@ class _Packed:
         return found
 
 
-def _apply_block(call: _Applied, part: _Slice) -> _Packed:
-    """In the worker: pandas hands out the rows, exactly as it does in the caller's process."""
+@dataclass(frozen=True)
+class _Failed:
+    """What the function raised, and the position of the row in the slice."""
+
+    at: int
+    error: TaskError
+
+
+def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
+    """In the worker: pandas hands out the rows, exactly as it does in the caller's process.
+
+    The loop is left by an exception as soon as the wanted rows are done, which also spares pandas the work of
+    making a result that nobody wants.
+    """
     found: list[Any] = []
-    keep = found.append
-    func, args, kwargs, series = call.func, call.args, call.kwargs, pd.Series
-    current: Any = None
+    keep, series, wanted, func = found.append, pd.Series, part.count, call.func
+    if call.args or call.kwargs:
+        func = functools.partial(_with_arguments, call)
 
     def each(row: Any) -> None:
-        nonlocal current
-        current = row
-        value = func(row, *args, **kwargs)
+        value = func(row)
         keep(value.copy(deep=False) if isinstance(value, series) else value)
-
-    def alone(row: Any) -> None:
-        if len(passed) == part.skip:
-            each(row)
+        if len(found) == wanted:
             raise _Enough
-        passed.append(row)
 
-    passed: list[Any] = []
-    visit = each if len(part.frame) == part.count or (call.axis == 0 and part.frame.shape[1] == part.count) else alone
-    frame: Any = part.frame
+    passed = itertools.count()
+    # In the caller's own process, what the function writes into a row must not reach the caller's frame either. A
+    # round trip keeps the layout in memory, which `copy` does not.
+    frame: Any = pickle.loads(pickle.dumps(part.frame, protocol=5)) if call.shared else part.frame
     try:
-        frame.apply(visit, axis=call.axis, raw=call.raw)
+        frame.apply(
+            each if not part.skip else lambda row: each(row) if next(passed) == part.skip else None,
+            axis=call.axis,
+            raw=call.raw,
+        )
     except _Enough:
-        pass
-    except Exception as exc:
-        exc.add_note(f"in the {'row' if call.axis else 'column'} {getattr(current, 'name', f'number {len(found)}')!r}")
-        raise
-    return _packed(found)
+        return _packed(found)
+    except Exception as exc:  # noqa: BLE001 - the user's own function
+        label = part.frame.axes[1 - call.axis][part.skip + len(found)]
+        exc.add_note(_where(call.axis, label))
+        return _Failed(len(found), TaskError.from_exception(exc.with_traceback(_inside(exc, each))))
+    raise RuntimeError(f"pandas called the function for {len(found)} of {wanted} rows")
+
+
+def _where(axis: int, label: Any) -> str:
+    return f"in the {'row' if axis else 'column'} {label!r}"
+
+
+def _inside(exc: BaseException, caller: Callable[..., Any]) -> TracebackType | None:
+    """The traceback of an exception from the frame on that `caller` has called."""
+    tb = exc.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code is caller.__code__:
+            return tb.tb_next or tb
+        tb = tb.tb_next
+    return exc.__traceback__
+
+
+def _with_arguments(call: _Applied, row: Any) -> Any:
+    return call.func(row, *call.args, **call.kwargs)
 
 
 def _packed(found: list[Any]) -> _Packed:
@@ -234,6 +282,73 @@ def _packed(found: list[Any]) -> _Packed:
     return _Packed(len(found), items=found)
 
 
+class _Results:
+    """What has come of the slices, by the position of their first row."""
+
+    def __init__(self, labels: pd.Index[Any], axis: int) -> None:
+        self._labels = labels
+        self._axis = axis
+        self._lost: dict[int, tuple[int, TaskError]] = {}
+        self._errors: dict[int, BaseException] = {}
+        self.parts: dict[int, _Packed] = {}
+        self.warned = Warned()
+
+    @property
+    def first_failure(self) -> int:
+        """The position of the first row that has failed, or may have; the number of rows where none has."""
+        return min([*self._errors, *self._lost], default=len(self._labels))
+
+    def gather(self, pool: Pool, blocks: _FrameBlocks, count: Callable[[int], None]) -> None:
+        """Run the slices, until one fails; those before it are finished, since the first is to be raised."""
+        blocks.limit = self.first_failure
+        for outcome in pool.imap_unordered(_apply_block, blocks):
+            start, stop = outcome.key, blocks.sent.pop(outcome.key)
+            self.warned.note(outcome.warnings)
+            if isinstance(outcome.value, _Packed):
+                self.parts[start] = outcome.value
+                blocks.sizer.took(stop - start, outcome.seconds)
+                count(stop - start)
+            else:
+                self._fail(start, stop, outcome)
+            blocks.limit = self.first_failure
+            if self._errors and min(self._errors) < min(blocks.sent, default=blocks.limit + 1):
+                return
+
+    def _fail(self, start: int, stop: int, outcome: Outcome) -> None:
+        if isinstance(outcome.value, _Failed):
+            error, at = outcome.value.error, start + outcome.value.at
+            where = _where(self._axis, self._labels[at])
+        else:
+            assert outcome.error is not None
+            error, at = outcome.error, start
+            where = self._rows(start, stop)
+        if outcome.kind is OutcomeKind.WORKER_LOST:
+            self._lost[start] = (stop, error)
+            return
+        exc = error.to_exception()
+        if where not in getattr(exc, "__notes__", ()):
+            exc.add_note(where)
+        self._errors[at] = exc
+
+    def _rows(self, start: int, stop: int) -> str:
+        where = _where(self._axis, self._labels[start])
+        return where if stop - start == 1 else f"{where} or one of the {stop - start - 1} after it"
+
+    def suspects(self) -> list[int]:
+        """The rows of the slices of several that lost their worker; they are to be tried one by one."""
+        several = {start: stop for start, (stop, _) in self._lost.items() if stop - start > 1}
+        self._lost = {start: lost for start, lost in self._lost.items() if start not in several}
+        rows = itertools.chain.from_iterable(range(start, several[start]) for start in sorted(several))
+        return [row for row in rows if row < self.first_failure]
+
+    def raise_first(self) -> None:
+        """Raise what happened to the first row that failed, if any did."""
+        for start, (stop, error) in self._lost.items():
+            self._errors[start] = WorkerLostError(f"{self._rows(start, stop)}: {error.message}")
+        if self._errors:
+            raise self._errors[min(self._errors)]
+
+
 def _joined(df: pd.DataFrame, axis: int, parts: list[_Packed], options: dict[str, Any]) -> Any:
     """What pandas makes of the results; it does it itself, unless they are all of one plain kind."""
     kinds = {(part.kind, None if part.values is None else part.values.dtype) for part in parts}
@@ -244,120 +359,9 @@ def _joined(df: pd.DataFrame, axis: int, parts: list[_Packed], options: dict[str
     if plain and axis == 1 and all(_same_index(part.index, parts[0].index) for part in parts):
         return pd.DataFrame(np.concatenate([part.values for part in parts]), index=labels, columns=parts[0].index)
     results = itertools.chain.from_iterable(part.unpacked() for part in parts)
-    return df.apply(lambda _: next(results), axis=axis, **options)
+    whole: Any = df
+    return whole.apply(lambda _: next(results), axis=axis, **options)
 
 
 def _same_index(a: pd.Index[Any], b: pd.Index[Any]) -> bool:
     return type(a) is type(b) and a.dtype == b.dtype and a.names == b.names and a.equals(b)
-
-
-def sweep(
-    function: Callable[..., Any],
-    parameter_sets: Any,
-    *,
-    executor: Any = None,
-    workers: int | None = None,
-    timeout: float | None = None,
-    retries: int = 1,
-    on_error: str = "record",
-    progress: Progress = None,
-) -> pd.DataFrame:
-    """One function over many parameter sets, in parallel.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(**parameters)``. It returns a number (or anything else), or a mapping or Series of several.
-    parameter_sets : DataFrame, mapping of sequences, or sequence of mappings
-        A set per row of a DataFrame or per mapping; a mapping of sequences is the grid of all combinations.
-    executor, workers, timeout, retries, progress
-        As for `parfit.fit`.
-    on_error : {"record", "raise"}
-        ``"record"``: a set that fails is a row with a status, and the others go on.
-
-    Returns
-    -------
-    DataFrame
-        One row per set, in the order given: its parameters, what the function returned (``value``, or a column per
-        entry), ``status`` (``done``, ``error``, ``timeout``, ``worker_lost``), ``message`` and ``seconds``.
-
-    Examples
-    --------
-    >>> import parfit
-    >>> parfit.sweep(lambda a, b: a * b, {"a": [1, 2], "b": [10, 20]}, workers=1)[["a", "b", "value"]]
-       a   b  value
-    0  1  10     10
-    1  1  20     20
-    2  2  10     20
-    3  2  20     40
-    """
-    if not callable(function):
-        raise InvalidTypeError(f"function must be callable, not {type(function).__name__}")
-    if on_error not in ("record", "raise"):
-        refuse_unknown("value of `on_error`", on_error, ("record", "raise"))
-    sets = _parameter_frame(parameter_sets)
-    recipe = executors.resolve(executor, workers, timeout)
-    names = [str(name) for name in sets.columns]
-    outcomes: list[Outcome | None] = [None] * len(sets)
-    tasks = ((i, dict(zip(names, values, strict=True))) for i, values in enumerate(_rows(sets)))
-    with reporting(progress, len(sets), "sets") as count, recipe.open(_Swept(function), retries=retries) as pool:
-        for outcome in pool.imap_unordered(_sweep_one, tasks, timeout):
-            if on_error == "raise":
-                outcome.result()
-            outcomes[outcome.key] = outcome
-            count(1)
-    done = [outcome for outcome in outcomes if outcome is not None]
-    return pd.concat([sets, _values(done, sets.index), _fates(done, sets.index)], axis=1)
-
-
-@dataclass(frozen=True)
-class _Swept:
-    function: Callable[..., Any]
-
-    def __call__(self) -> Callable[..., Any]:
-        return self.function
-
-
-def _sweep_one(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    return function(**parameters)
-
-
-def _rows(sets: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    return zip(*(sets[name].tolist() for name in sets.columns), strict=True)
-
-
-def _parameter_frame(sets: Any) -> pd.DataFrame:
-    if isinstance(sets, pd.DataFrame):
-        if not sets.columns.is_unique:
-            raise InvalidInputError("parameter_sets has two columns of one name")
-        return sets
-    if isinstance(sets, Mapping):
-        axes = {name: [v] if isinstance(v, str) or np.ndim(v) == 0 else list(v) for name, v in sets.items()}
-        return pd.DataFrame(list(itertools.product(*axes.values())), columns=list(axes))
-    if isinstance(sets, Sequence) and all(isinstance(one, Mapping) for one in sets):
-        for one in sets:
-            if set(one) != set(sets[0]):
-                raise InvalidInputError(f"every parameter set needs the same names; {one} differs from {sets[0]}")
-        return pd.DataFrame(list(sets))
-    raise InvalidTypeError(
-        "parameter_sets must be a DataFrame, a mapping of sequences (a grid), or a sequence of mappings, "
-        f"not {type(sets).__name__}"
-    )
-
-
-def _values(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
-    """What the function returned, a column per entry of a mapping or Series, else the one column ``value``."""
-    values = [outcome.value for outcome in outcomes]
-    first = next((o.value for o in outcomes if o.kind is OutcomeKind.DONE), None)
-    if isinstance(first, (Mapping, pd.Series)):
-        rows = [dict(v) if isinstance(v, (Mapping, pd.Series)) else {} for v in values]
-        return pd.DataFrame(rows, index=index)
-    if any(np.ndim(v) for v in values if v is not None):
-        return pd.DataFrame({"value": pd.Series(values, index=index, dtype=object)})
-    return pd.DataFrame({"value": values}, index=index)
-
-
-def _fates(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
-    messages = [f"{o.error.type}: {o.error.message}" if o.error is not None else "" for o in outcomes]
-    made = {"status": [o.kind.value for o in outcomes], "message": messages, "seconds": [o.seconds for o in outcomes]}
-    return pd.DataFrame(made, index=index)

@@ -101,6 +101,17 @@ class Dispatcher:
         if self._closed:
             raise InvalidInputError("this Pool has been closed: make a new one")
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more calls are taken."""
+        return self._closed
+
+    def cancel_waiting(self) -> None:
+        """Take back the calls that have not been begun."""
+        with self._lock:
+            for _, future in self._queue:
+                future.cancel()
+
     def _wake(self) -> None:
         """Have the thread look at the queue and the flags; to be called with the lock."""
         if self._wake_fd >= 0:

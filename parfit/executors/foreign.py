@@ -181,10 +181,8 @@ class ForeignPool(Pool):
                 if pid in late and run.timeout is not None:
                     key = job.block.keys()[index]
                     yield Outcome.timed_out(key, at.seconds, job.attempts, run.timeout)
-                elif not culprits:
-                    run.jobs.retry(job, index, apart=True)
-                elif job.attempts <= self._retries:
-                    run.jobs.retry(job, index)
+                elif not culprits or job.attempts <= self._retries:
+                    run.jobs.retry(job, index, apart=not dead)
                 else:
                     how = dead.get(pid, "how is not known")
                     yield Outcome.lost(job.block.keys()[index], at.seconds, job.attempts, how)

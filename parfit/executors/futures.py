@@ -29,7 +29,7 @@ from parfit.executors.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.cpus import worker_count
 from parfit.executors.crews import Crew, GivenCrew, LokyCrew, SpawnCrew, ThreadCrew
 from parfit.executors.foreign import ForeignPool, Run
-from parfit.executors.jobs import Job
+from parfit.executors.jobs import Job, superseded
 from parfit.executors.running import recording_warnings, single_threaded_blas
 
 __all__ = ["FuturesExecutor", "LokyExecutor", "MultiprocessingExecutor", "ThreadsExecutor"]
@@ -64,8 +64,10 @@ class FuturesPool(ForeignPool):
     ) -> Iterator[Outcome]:
         run = self._begin(function, tasks, timeout)
         try:
-            while not run.over:
+            while True:
                 yield from self._fill(run)
+                if run.over:
+                    raise superseded()
                 if not run.flight:
                     return
                 yield from self._take(run, run.done.get())

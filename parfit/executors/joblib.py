@@ -30,6 +30,7 @@ from parfit.core.solution import Outcome
 from parfit.executors.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.cpus import worker_count
 from parfit.executors.foreign import ForeignPool, Run
+from parfit.executors.jobs import superseded
 from parfit.executors.running import recording_warnings, single_threaded_blas
 
 __all__ = ["JoblibExecutor"]
@@ -105,6 +106,7 @@ class JoblibPool(ForeignPool):
         self._backend = recipe.backend or "loky"
         self._found = _loky_workers()
         self._replies: Any = None
+        self._threads: Any = None
 
     def imap_unordered(
         self,
@@ -114,10 +116,10 @@ class JoblibPool(ForeignPool):
     ) -> Iterator[Outcome]:
         run = self._begin(function, tasks, timeout)
         try:
-            while not run.over:
+            while run.jobs.pending:
                 yield from self._round(run)
-                if not run.jobs.pending:
-                    return
+                if run.over:
+                    raise superseded()
         finally:
             self._abandon(run)
 
@@ -141,21 +143,13 @@ class JoblibPool(ForeignPool):
 
     def _round(self, run: _JoblibRun) -> Iterator[Outcome]:
         """Have joblib run what there is to run."""
-        import joblib
+        from joblib import delayed
 
         apart = run.jobs.next_is_apart
         failure: Exception | None = None
         replies: Any = None
         try:
-            parallel = joblib.Parallel(
-                n_jobs=max(2, self._workers),  # with one, joblib would run the tasks in this process
-                backend=self._backend,
-                return_as="generator_unordered",
-                batch_size=1,
-                pre_dispatch=1 if apart or self._workers == 1 else 2 * self._workers,
-                max_nbytes=None,
-            )
-            replies = self._replies = parallel(self._calls(run, joblib.delayed(_numbered), apart=apart))
+            replies = self._replies = self._parallel(apart=apart)(self._calls(run, delayed(_numbered), apart=apart))
         except Exception as exc:  # noqa: BLE001 - of the backend's own making, or of the caller's tasks
             failure = exc
         while failure is None and not run.over:
@@ -177,6 +171,23 @@ class JoblibPool(ForeignPool):
             raise run.failures[0]
         if failure is not None:
             yield from self._lost(run, failure)
+
+    def _parallel(self, *, apart: bool) -> Any:
+        if self._threads is not None:
+            return self._threads
+        from joblib import Parallel
+
+        parallel = Parallel(
+            n_jobs=max(2, self._workers),  # with one, joblib would run the tasks in this process
+            backend=self._backend,
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch=1 if apart or self._workers == 1 else 2 * self._workers,
+            max_nbytes=None,
+        )
+        if not self._capabilities.own_process:
+            self._threads = parallel.__enter__()  # the same threads, with their states, for all calls
+        return parallel
 
     def _calls(self, run: _JoblibRun, delayed: Callable[..., Any], *, apart: bool) -> Iterator[Any]:
         """Called by joblib, in its threads, when it wants another call."""
@@ -214,6 +225,8 @@ class JoblibPool(ForeignPool):
         try:
             if self._run is not None:
                 self._abandon(self._run)
+            if self._threads is not None:
+                self._threads.__exit__(None, None, None)
             if self._backend == "loky" and not self._found and _loky_workers():
                 from joblib.externals.loky import get_reusable_executor
 

@@ -7,10 +7,16 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from parfit.core.errors import ParfitError
 from parfit.core.protocols import Block, Tasks
 from parfit.executors.chunking import ChunkSizer, as_tasks
 
-__all__ = ["Job", "JobQueue"]
+__all__ = ["Job", "JobQueue", "superseded"]
+
+
+def superseded() -> ParfitError:
+    """What an unfinished call raises once the same pool has been called again."""
+    return ParfitError("the pool was called again before this call had ended, which has ended it: one at a time")
 
 
 @dataclass

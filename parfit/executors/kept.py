@@ -134,6 +134,9 @@ class _Registry:
         with self._lock:
             for entry in list(self._entries):
                 self._end(entry)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def disown(self) -> None:
         """In a forked child."""

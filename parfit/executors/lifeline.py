@@ -5,27 +5,49 @@ The kernel kills the worker, also in the middle of a C call (Linux); elsewhere a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import threading
+from collections.abc import Iterator
 
-__all__ = ["die_with_parent"]
+__all__ = ["die_with_parent", "tied_to_parent"]
 
 
 def die_with_parent(fd: int) -> None:
     """Have the kernel kill this process when the last writer of the pipe `fd` is gone."""
     try:
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        _watched_by_kernel(fd, on=True)
     except (ImportError, AttributeError, OSError):
         threading.Thread(target=_watch, args=(fd,), daemon=True, name="parfit-lifeline").start()
     else:
         if _at_end(fd):
             os._exit(1)
+
+
+@contextlib.contextmanager
+def tied_to_parent(fd: int | None) -> Iterator[None]:
+    """Die with the parent only for as long as this lasts (Linux; elsewhere, do not)."""
+    try:
+        if fd is not None:
+            _watched_by_kernel(fd, on=True)
+    except (ImportError, AttributeError, OSError):
+        fd = None
+    try:
+        yield
+    finally:
+        if fd is not None:
+            _watched_by_kernel(fd, on=False)
+
+
+def _watched_by_kernel(fd: int, *, on: bool) -> None:
+    import fcntl
+
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
 
 
 def _at_end(fd: int) -> bool:

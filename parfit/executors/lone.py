@@ -180,13 +180,6 @@ class LonePool(ProcessPool):
             waits.append(_LOOK_S)
         return min(waits, default=None)
 
-    def rest(self) -> None:
-        """Let the worker end by itself after a while, like other idle ones; the next call needs a `begin`."""
-        for lane in list(self._lanes):
-            lane.ready = False
-            with contextlib.suppress(OSError):
-                lane.worker.send("end")
-
     def drop(self) -> None:
         """End the worker; the next call starts another."""
         for lane in list(self._lanes):

@@ -23,7 +23,7 @@ import os
 import selectors
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
 from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.cpus import worker_count
+from parfit.executors.jobs import superseded
 from parfit.executors.launch import WorkerProcess
 from parfit.executors.place import Place
 from parfit.executors.worker import IDLE_S
@@ -114,6 +115,7 @@ class ProcessPool(Pool):
         self._sizer = ChunkSizer(workers)
         self._source: Tasks | None = None
         self._function: pl.Payload = (0, [])
+        self._unfinished: Generator[Outcome, None, None] | None = None
 
     def imap_unordered(
         self,
@@ -121,17 +123,29 @@ class ProcessPool(Pool):
         tasks: Tasks | Iterable[tuple[Hashable, Any]],
         timeout: float | None = None,
     ) -> Iterator[Outcome]:
+        if self._unfinished is not None:
+            self._unfinished.close()  # else its lanes would tell it what is meant for this call
+        call = self._unfinished = self._outcomes(function, tasks, timeout)
+        yield from call
+        if self._unfinished is not call:
+            raise superseded()
+        self._unfinished = None
+
+    def _outcomes(
+        self,
+        function: TaskFunction,
+        tasks: Tasks | Iterable[tuple[Hashable, Any]],
+        timeout: float | None,
+    ) -> Generator[Outcome, None, None]:
         self._function = _pickled("function", function)
         self._source, total = as_tasks(tasks)
         self._sizer = ChunkSizer(self._workers, total)
         self._jobs.clear()
-        for lane in self._lanes:
-            lane.ready = False
-            lane.worker.send("function", None, self._function)
         try:
+            self._teach()
             while True:
                 yield from self._feed()
-                if not any(lane.job is not None for lane in self._lanes):
+                if all(lane.ready and lane.job is None for lane in self._lanes):
                     return
                 for lane in self._wait(timeout):
                     yield from self._hear(lane)
@@ -139,9 +153,19 @@ class ProcessPool(Pool):
                     for lane in list(self._lanes):
                         yield from self._enforce(lane, timeout)
         finally:
-            for lane in [lane for lane in self._lanes if lane.job is not None]:
+            # What a worker still has to say must not be taken for an answer to the next call.
+            for lane in [lane for lane in self._lanes if lane.job is not None or not lane.ready]:
                 self._drop(lane)
             self._source = None
+
+    def _teach(self) -> None:
+        """Send the function to the workers that an earlier call has left."""
+        for lane in list(self._lanes):
+            lane.ready = False
+            try:
+                lane.worker.send("function", None, self._function)
+            except OSError:  # it has died since
+                self._drop(lane)
 
     # ---- feeding
 
@@ -356,6 +380,7 @@ class _IdleWorkers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._workers: list[WorkerProcess] = []
+        self._timer: threading.Timer | None = None
 
     def take(self) -> WorkerProcess | None:
         """The worker that was used last, if any is alive."""
@@ -382,14 +407,22 @@ class _IdleWorkers:
             return
         with self._lock:
             self._workers.append(worker)
-        timer = threading.Timer(IDLE_S + 1.0, self._reap)
-        timer.daemon = True
-        timer.start()
+            self._come_again()
+
+    def _come_again(self) -> None:
+        """Have `_reap` called in a while: by one timer at a time, however many calls there are."""
+        if self._timer is None:
+            self._timer = threading.Timer(IDLE_S + 1.0, self._reap)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _reap(self) -> None:
         with self._lock:
+            self._timer = None
             ended = [worker for worker in self._workers if worker.gone]
             self._workers = [worker for worker in self._workers if worker not in ended]
+            if self._workers:
+                self._come_again()
         for worker in ended:
             worker.close()
 
@@ -403,6 +436,7 @@ class _IdleWorkers:
     def disown(self) -> None:
         """In a forked child: the workers are the parent's."""
         self._lock = threading.Lock()
+        self._timer = None
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.abandon()

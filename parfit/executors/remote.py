@@ -30,7 +30,7 @@ from typing import IO, Any
 from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
 from parfit.executors.board import Board, open_board
-from parfit.executors.lifeline import die_with_parent
+from parfit.executors.lifeline import die_with_parent, tied_to_parent
 from parfit.executors.place import Place
 from parfit.executors.running import recording_warnings, run_block
 from parfit.executors.sending import dumps_outcomes
@@ -95,12 +95,15 @@ class _Desk:
         self._place: Place = pl.loads(self._fetch("place", hand, 0))
         self.board: Board | None = None
         self._late: IO[bytes] | None = None
+        self._lifeline: int | None = None
         if ticket.watched:
             path = os.path.join(ticket.folder, str(os.getpid()))
             self.board = open_board(f"{path}.board", create=True)
             self._late = open(f"{path}.late", "wb", buffering=0)
         if ticket.private:
             self._place.enter()
+        elif ticket.watched:
+            self._lifeline = open_lifeline(ticket.folder)
 
     def _fetch(self, name: str, hand: Hand | None, index: int) -> pl.Payload:
         if hand is not None:
@@ -159,7 +162,8 @@ class _Desk:
                 faulthandler.dump_traceback_later(limit_s, exit=True, file=self._late)
 
         try:
-            run_block(self._function, self._state, block, outcomes.append, begin, (BaseException,))
+            with tied_to_parent(self._lifeline):  # a private worker always is
+                run_block(self._function, self._state, block, outcomes.append, begin, (BaseException,))
         finally:
             if limit_s is not None:
                 faulthandler.cancel_dump_traceback_later()
@@ -173,6 +177,8 @@ class _Desk:
             self.board.close()
         if self._late is not None:
             self._late.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
 
 
 class _Desks(threading.local):

@@ -131,6 +131,13 @@ def position(payload: Any) -> int:
     return payload if isinstance(payload, int) else int(payload.position)
 
 
+def _positions(jobs: Iterable[Any]) -> list[int]:
+    found: list[int] = []
+    for job in jobs:
+        job.block.visit(lambda _, payload: found.append(position(payload)))
+    return found
+
+
 class _Own:
     """The tasks of one shard, as `Tasks`."""
 
@@ -188,7 +195,7 @@ class _Shard:
                 yield from self._greet(keep)
                 keep = None
                 if self._load is not None:
-                    yield from self._load_missing(own.positions())
+                    yield from self._load_missing([*own.positions(), *_positions(jobs)])
                     yield from own.refuse(self._failed)
                 pool.sealed = True  # a worker that is started from here on would lack what the old one had loaded
                 try:
@@ -199,8 +206,6 @@ class _Shard:
                 finally:
                     pool.sealed = False
         finally:
-            if call.renew:
-                pool.rest()
             self._call = None
 
     def _greet(self, keep: pl.Payload | None) -> Stream:

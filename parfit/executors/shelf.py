@@ -84,16 +84,17 @@ class Shelf:
         """The dataset; raises what loading it raised."""
         if self._load is None:
             return copy.deepcopy(self._raw(position))
-        if position not in self._loaded:
-            self.load(position)
+        self.load(position)
         found = self._loaded[position]
         if isinstance(found, _Broken):
             raise found.error.to_exception()
         return found
 
     def load(self, position: int) -> None:
-        """Load a dataset; what that raises is kept in its place."""
+        """Load a dataset that is not loaded; what that raises is kept in its place."""
         assert self._load is not None
+        if position in self._loaded:
+            return
         try:
             found = self._load(self._raw(position))
         except Exception as exc:  # noqa: BLE001 - each use of this dataset will raise it

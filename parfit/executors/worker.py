@@ -46,25 +46,27 @@ class _Modules:
         self._seen: dict[str, tuple[int, int] | None] = {}
 
     def changed(self) -> bool:
-        """Whether any module's file differs from what was there when it was loaded, as far as can be told."""
-        for module in list(sys.modules.values()):
-            path = getattr(module, "__file__", None)
-            if not isinstance(path, str):
-                continue
+        """Whether any module's file may differ from what was loaded from it.
+
+        One that is newer than this process may have been changed after it was loaded, in the middle of a call;
+        that it was not costs a new worker at worst, which is then newer than the file.
+        """
+        for path in self._files():
             stat = self._stat(path)
-            if path in self._seen:
-                if self._seen[path] != stat:
-                    return True
-            elif stat is not None and stat[0] > _started * 1e9:
+            if self._seen.get(path, stat) != stat or (stat is not None and stat[0] > _started * 1e9):
                 return True
         return False
 
     def note(self) -> None:
         """Remember the files of modules that are new."""
-        for module in list(sys.modules.values()):
-            path = getattr(module, "__file__", None)
-            if isinstance(path, str) and path not in self._seen:
+        for path in self._files():
+            if path not in self._seen:
                 self._seen[path] = self._stat(path)
+
+    @staticmethod
+    def _files() -> set[str]:
+        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        return {path for path in files if isinstance(path, str)}
 
     @staticmethod
     def _stat(path: str) -> tuple[int, int] | None:
@@ -83,6 +85,7 @@ class _Worker:
         self._function: Any = None
         self._state: Any = None
         self._ready = False
+        self._used = False
         self._modules = _Modules()
 
     def say(self, word: str, *rest: Any) -> None:
@@ -112,8 +115,9 @@ class _Worker:
                 self._modules.note()
 
     def _begin(self, place: Place, body: pl.Payload) -> None:
-        self._ready = False
-        if self._modules.changed():
+        # Not at first: a file that is dated in the future would have one worker after the other replaced.
+        stale, self._used, self._ready = self._used and self._modules.changed(), True, False
+        if stale:
             self.say("stale")
             return
         place.enter()
