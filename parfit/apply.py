@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from parfit import executors
 from parfit.core.errors import InvalidTypeError, WorkerLostError, refuse_unknown
@@ -95,16 +97,15 @@ def apply_by_multiprocessing(
     if not callable(func) or isinstance(func, np.ufunc) or not all(df.shape) or kwargs.get("engine") is not None:
         return df.apply(func, axis=axis, **kwargs)  # nothing to share out: pandas does these on whole columns
     options = {name: kwargs.pop(name) for name in _APPLY_OPTIONS if name in kwargs}
-    raw = bool(options.get("raw", False)) and options.get("result_type") != "broadcast"
     shared = not recipe.capabilities.own_process
-    call = _Applied(func, along, raw, tuple(kwargs.pop("args", ())), kwargs, shared)
-    blocks = _FrameBlocks(df, along, recipe.workers if hasattr(recipe, "workers") else None)
+    call = _Applied(func, along, options, tuple(kwargs.pop("args", ())), kwargs, shared)
+    blocks = _FrameBlocks(df, call, recipe.workers if hasattr(recipe, "workers") else None)
     results = _Results(df.axes[1 - along], along)
     with reporting(progress, total, "rows" if along else "columns") as count, recipe.open(call) as pool:
         while blocks.next < results.first_failure:
             results.gather(pool, blocks, count)
             if recipe.capabilities.survives_worker_death and (suspects := results.suspects()):
-                results.gather(pool, _FrameBlocks(df, along, None, suspects), count)
+                results.gather(pool, blocks.singly(suspects), count)
     results.raise_first()
     results.warned.tell(getattr(func, "__name__", "the function"), stacklevel=2)
     return _joined(df, along, [results.parts[start] for start in sorted(results.parts)], options)
@@ -116,7 +117,7 @@ class _Applied:
 
     func: Callable[..., Any]
     axis: int
-    raw: bool
+    options: Mapping[str, Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     shared: bool
@@ -124,18 +125,28 @@ class _Applied:
     def __call__(self) -> _Applied:
         return self
 
+    @property
+    def broadcast(self) -> bool:
+        return self.options.get("result_type") == "broadcast"
+
+    @property
+    def raw(self) -> bool:
+        return bool(self.options.get("raw", False)) and not self.broadcast
+
 
 @dataclass(frozen=True)
 class _Slice:
     """`count` rows (or columns) of a frame, after the first `skip`.
 
     One row alone lies in memory otherwise than among others, and BLAS may then round otherwise; so a single row
-    travels with a neighbour, which is passed over.
+    travels with a neighbour, which is passed over. With ``raw=True``, pandas hands out memory that the function may
+    write to, or not: `writeable`.
     """
 
     frame: pd.DataFrame
     skip: int
     count: int
+    writeable: bool
 
 
 class _FrameBlocks:
@@ -151,14 +162,23 @@ class _FrameBlocks:
         Slices from this position on are held back.
     """
 
-    def __init__(self, df: pd.DataFrame, axis: int, workers: int | None, rows: list[int] | None = None) -> None:
+    def __init__(self, df: pd.DataFrame, call: _Applied, workers: int | None) -> None:
         self._df = df
-        self._axis = axis
-        self._total = df.shape[1 - axis]
-        self._spans = [(0, self._total)] if rows is None else [(row, row + 1) for row in reversed(rows)]
+        self._axis = call.axis
+        self._values = _numbers(df, call)
+        self._total = df.shape[1 - call.axis]
+        self._spans = [(0, self._total)]
         self.sizer = ChunkSizer(workers or cpu_count(), self._total, _BLOCK_S)
         self.sent: dict[int, int] = {}
         self.limit = self._total
+
+    def singly(self, rows: list[int]) -> _FrameBlocks:
+        """Some rows of the same frame, one by one."""
+        made = copy.copy(self)
+        made._spans = [(row, row + 1) for row in reversed(rows)]
+        made.sizer = ChunkSizer(1, 0)
+        made.sent = {}
+        return made
 
     @property
     def next(self) -> int:
@@ -175,9 +195,39 @@ class _FrameBlocks:
         self.sent[start] = stop
         self.sizer.sent(stop - start)
         first, last = (start, stop) if stop - start > 1 else (min(start, max(self._total - 2, 0)), start + 2)
-        chosen = slice(first, last)
-        frame = self._df.iloc[chosen] if self._axis == 1 else self._df.iloc[:, chosen]
-        return PairBlock([(start, _Slice(frame, start - first, stop - start))])
+        writeable = self._values is None or self._values.flags.writeable
+        return PairBlock([(start, _Slice(self._cut(slice(first, last)), start - first, stop - start, writeable))])
+
+    def _cut(self, chosen: slice) -> pd.DataFrame:
+        index = (chosen, slice(None)) if self._axis == 1 else (slice(None), chosen)
+        frame = self._df.iloc[index]
+        if self._values is None:
+            return frame
+        values = _as_it_lies(self._values[index], self._axis)
+        if self._total == 1 and values.shape != frame.shape:
+            frame = pd.concat([frame, frame], axis=1 - self._axis)
+        cut: Any = type(frame)(values, frame.index, frame.columns, dtype=values.dtype, copy=False)
+        return cut.__finalize__(frame)
+
+
+def _numbers(df: pd.DataFrame, call: _Applied) -> NDArray[Any] | None:
+    """The values of a frame that has one type throughout, as pandas itself would hand them out; else None."""
+    dtypes = set(df.dtypes)
+    dtype = dtypes.pop()
+    if call.raw or (not dtypes and isinstance(dtype, np.dtype) and dtype.kind in "fiuc" and type(df) is pd.DataFrame):
+        return df.to_numpy()
+    return None
+
+
+def _as_it_lies(values: NDArray[Any], axis: int) -> NDArray[Any]:
+    """A slice in which each row lies in memory as before: in one piece, or scattered.
+
+    BLAS rounds otherwise in the one case than in the other. Pickling alone would put a slice in C order.
+    """
+    in_one_piece = values.strides[axis] == values.itemsize
+    if values.shape[1 - axis] == 1 and not in_one_piece:
+        values = np.repeat(values, 2, axis=1 - axis)
+    return np.asarray(values, order="C" if in_one_piece == (axis == 1) else "F")
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -192,6 +242,7 @@ class _Packed:
     kind: type | None = None
     values: Any = None
     index: Any = None
+    names: list[Any] | None = None
     items: list[Any] | None = None
 
     def unpacked(self) -> list[Any]:
@@ -199,8 +250,9 @@ class _Packed:
         if self.items is not None:
             return self.items
         if self.index is not None:
-            return [pd.Series(row, index=self.index) for row in self.values]
-        found: list[Any] = self.values.tolist()
+            assert self.names is not None
+            return [pd.Series(v, index=self.index, name=n) for v, n in zip(self.values, self.names, strict=True)]
+        found: list[Any] = list(self.values) if self.kind is np.float64 else self.values.tolist()
         return found
 
 
@@ -229,16 +281,21 @@ def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
         if len(found) == wanted:
             raise _Enough
 
+    def each_but_some(row: Any) -> Any:
+        whole = row.copy()  # can be broadcast, whatever the function does to the row
+        if next(passed) >= part.skip:
+            each(row)
+        return whole
+
     passed = itertools.count()
-    # In the caller's own process, what the function writes into a row must not reach the caller's frame either. A
-    # round trip keeps the layout in memory, which `copy` does not.
-    frame: Any = pickle.loads(pickle.dumps(part.frame, protocol=5)) if call.shared else part.frame
+    visit = each_but_some if part.skip or call.broadcast else each
+    frame: Any = _own(part.frame) if call.shared else part.frame
     try:
-        frame.apply(
-            each if not part.skip else lambda row: each(row) if next(passed) == part.skip else None,
-            axis=call.axis,
-            raw=call.raw,
-        )
+        if call.raw:
+            values = frame.to_numpy()
+            np.apply_along_axis(visit, call.axis, values.copy("K") if part.writeable else values)
+        else:
+            frame.apply(visit, axis=call.axis, result_type="broadcast" if call.broadcast else None)
     except _Enough:
         return _packed(found)
     except Exception as exc:  # noqa: BLE001 - the user's own function
@@ -246,6 +303,17 @@ def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
         exc.add_note(_where(call.axis, label))
         return _Failed(len(found), TaskError.from_exception(exc.with_traceback(_inside(exc, each))))
     raise RuntimeError(f"pandas called the function for {len(found)} of {wanted} rows")
+
+
+def _own(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy that lies in memory like the original, which `copy` does not keep to.
+
+    In the caller's own process, what the function writes into a row must not reach the caller's frame either.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(frame, protocol=5, buffer_callback=buffers.append)
+    copied: pd.DataFrame = pickle.loads(data, buffers=[bytearray(buffer.raw()) for buffer in buffers])
+    return copied
 
 
 def _where(axis: int, label: Any) -> str:
@@ -276,9 +344,10 @@ def _packed(found: list[Any]) -> _Packed:
             return _Packed(len(found), kind, np.array(found, dtype=np.int64))
         if kind is pd.Series:
             index, dtype = found[0].index, found[0].dtype
-            same = all(s.dtype == dtype and s.index.equals(index) and s.index.names == index.names for s in found)
+            same = all(s.dtype == dtype and _same_index(s.index, index) for s in found)
             if same and dtype in (np.float64, np.int64, np.bool_):
-                return _Packed(len(found), kind, np.stack([s.to_numpy() for s in found]), index)
+                names = [s.name for s in found]
+                return _Packed(len(found), kind, np.stack([s.to_numpy() for s in found]), index, names)
     return _Packed(len(found), items=found)
 
 
@@ -363,5 +432,8 @@ def _joined(df: pd.DataFrame, axis: int, parts: list[_Packed], options: dict[str
     return whole.apply(lambda _: next(results), axis=axis, **options)
 
 
-def _same_index(a: pd.Index[Any], b: pd.Index[Any]) -> bool:
-    return type(a) is type(b) and a.dtype == b.dtype and a.names == b.names and a.equals(b)
+def _same_index(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    alike = type(a) is type(b) and a.dtype == b.dtype and a.names == b.names and a.equals(b)
+    return alike and getattr(a, "freq", None) == getattr(b, "freq", None)

@@ -30,7 +30,8 @@ class Inference(NamedTuple):
     Attributes
     ----------
     cov : ndarray, shape (n, n)
-        The covariance; infinite rows and columns where a parameter is not determined.
+        The covariance; infinite rows and columns where a parameter is not determined, NaN where the Jacobian is
+        not finite.
     rank
         The numerical rank of the Jacobian.
     condition
@@ -71,13 +72,13 @@ def from_jacobian(J: FloatArray, cost: float, *, absolute_sigma: bool = False) -
         return Inference(np.empty((0, 0)), 0, math.nan)
     scale = np.sqrt((J * J).sum(axis=0))
     if not scale.sum() < math.inf:
-        return Inference(np.full((n, n), math.inf), -1, math.nan)
+        return Inference(np.full((n, n), math.nan), -1, math.nan)
     dead = not scale.all()
     safe = np.where(scale > 0.0, scale, 1.0) if dead else scale
     # LAPACK itself: NumPy's wrapper takes as long as the decomposition of a small matrix
     _, s, Vt, info = dgesdd(J / safe, full_matrices=0)
     if info:
-        return Inference(np.full((n, n), math.inf), -1, math.nan)
+        return Inference(np.full((n, n), math.nan), -1, math.nan)
     values = s.tolist()
     largest, smallest = values[0], values[-1]
     threshold = max(m, n) ** 0.5 * _RANK_RTOL * largest

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from parfit.core.errors import InvalidTypeError
+from parfit.core.errors import InvalidTypeError, ParfitWarning
 
 __all__ = ["Progress", "reporting"]
 
@@ -27,7 +28,8 @@ def reporting(progress: Progress, total: int | None, unit: str, already: int = 0
     """A function to call with the number of items that have just finished.
 
     By default a bar is drawn on a terminal and in a notebook, when the run takes longer than half a second; else
-    nothing is written.
+    nothing is written. Where a callable raises an `Exception`, or the bar cannot be drawn, one warning says so and
+    the run goes on without it.
     """
     if callable(progress):
         done = already
@@ -37,7 +39,7 @@ def reporting(progress: Progress, total: int | None, unit: str, already: int = 0
             done += n
             progress(done, total)
 
-        yield count
+        yield _harmless(count)
         return
     if progress not in (None, True, False):
         raise InvalidTypeError(f"progress must be True, False, None or a callable(done, total), not {progress!r}")
@@ -53,8 +55,30 @@ def reporting(progress: Progress, total: int | None, unit: str, already: int = 0
             importlib.import_module("ipywidgets")
             from tqdm.notebook import tqdm as kind
     delay = 0.0 if progress else 0.5
-    with kind(total=total, unit=f" {unit}", initial=already, delay=delay, dynamic_ncols=True, smoothing=0.1) as bar:
-        yield bar.update
+    bar = kind(total=total, unit=f" {unit}", initial=already, delay=delay, dynamic_ncols=True, smoothing=0.1)
+    try:
+        yield _harmless(bar.update)
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+            bar.close()
+
+
+def _harmless(show: Callable[[int], Any]) -> Callable[[int], None]:
+    """`show`, until it raises: what only watches must not end a run of hours."""
+    broken = False
+
+    def count(n: int) -> None:
+        nonlocal broken
+        if broken:
+            return
+        try:
+            show(n)
+        except Exception as exc:  # noqa: BLE001 - the user's own function
+            broken = True
+            text = f"progress raised {type(exc).__name__}: {exc}; the run goes on without it"
+            warnings.warn(text, ParfitWarning, stacklevel=4)
+
+    return count
 
 
 def _on_terminal() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scipy.optimize import OptimizeResult
 
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.errors import InvalidInputError, missing_package, refuse_unknown
+from parfit.core.labels import position_of, select
 from parfit.core.solution import Solution, Status
 from parfit.core.structure import Structure
 from parfit.display import as_html, as_text
@@ -74,8 +75,22 @@ class Fits:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Fits does not change; {name!r} cannot be set (`refit` gives a new one)")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Fits does not change; {name!r} cannot be deleted")
+
     def __len__(self) -> int:
         return len(self._columns)
+
+    def __copy__(self) -> Fits:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fits:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the data and the objective, which `refit` and `debug` need."""
+        origin = replace(self._origin, refit=None, debug=None)
+        return type(self), (self._columns, self._labels, self._structure, origin)
 
     # ---- tables
 
@@ -95,7 +110,7 @@ class Fits:
         return self._origin.engine_reason
 
     def _frame(self, values: NDArray[Any]) -> pd.DataFrame:
-        return pd.DataFrame(values, index=self._labels, columns=list(self._structure.names), copy=False)
+        return pd.DataFrame(values.copy(), index=self._labels, columns=list(self._structure.names), copy=False)
 
     @property
     def params(self) -> pd.DataFrame:
@@ -198,32 +213,18 @@ class Fits:
         """
         found = sorted(self._columns.history.items())
         names = ["cost", *self._structure.names]
-        parts = [pd.DataFrame(trace, columns=names).rename_axis("evaluation").reset_index() for _, trace in found]
-        for (i, _), part in zip(found, parts, strict=True):
-            part.insert(0, "label", pd.Series([self._labels[i]] * len(part), dtype=object))
-        if not parts:
-            return pd.DataFrame({"label": [], "evaluation": [], **{name: [] for name in names}})
-        return pd.concat(parts, ignore_index=True)
+        lengths = [len(trace) for _, trace in found]
+        values = np.concatenate([trace for _, trace in found]) if found else np.empty((0, len(names)))
+        named = [self._labels[i] for i, trace in found for _ in trace]
+        labels = pd.Series(named, dtype=object, name="label")
+        numbers = np.concatenate([np.arange(n) for n in lengths]) if found else np.empty(0, dtype=np.int64)
+        evaluations = pd.Series(numbers, name="evaluation")
+        return pd.concat([labels, evaluations, pd.DataFrame(values, columns=names)], axis=1)
 
     # ---- one dataset
 
-    def _position(self, label: Hashable) -> int:
-        try:
-            found = self._labels.get_loc(label)
-        except (KeyError, TypeError):
-            refuse_label(label, self._labels)
-        if isinstance(found, slice) or not isinstance(found, (int, np.integer)):
-            positions = np.arange(len(self))[found]
-            if len(positions) != 1:
-                raise InvalidInputError(
-                    f"{len(positions)} datasets have the label {label!r}, at the positions "
-                    f"{positions[:5].tolist()}; `fits.row(position)` gives each"
-                )
-            return int(positions[0])
-        return int(found)
-
     def __getitem__(self, label: Hashable) -> OptimizeResult:
-        return self.row(self._position(label))
+        return self.row(position_of(label, self._labels))
 
     def row(self, position: int) -> OptimizeResult:
         """The dataset at a position, as a `scipy.optimize.OptimizeResult`.
@@ -261,7 +262,7 @@ class Fits:
     def cov(self, label: Hashable) -> pd.DataFrame:
         """The covariance of one dataset's parameters, names × names."""
         names = list(self._structure.names)
-        return pd.DataFrame(self._columns.cov_of(self._position(label)), index=names, columns=names)
+        return pd.DataFrame(self._columns.cov_of(position_of(label, self._labels)), index=names, columns=names)
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Confidence intervals by Student's t distribution, labels × (name, ``lower`` or ``upper``)."""
@@ -288,7 +289,7 @@ class Fits:
         """
         if self._origin.debug is None:
             raise InvalidInputError("these fits were loaded without their data and objective")
-        return self._origin.debug(self._position(label) if position is None else position)
+        return self._origin.debug(position_of(label, self._labels) if position is None else position)
 
     def columns_copy(self) -> Columns:
         """A copy of the columns that this is made of."""
@@ -328,28 +329,16 @@ class Fits:
         if isinstance(which, (list, tuple)) and which and all(w in statuses for w in which if isinstance(w, str)):
             if all(isinstance(w, str) for w in which) and not all(w in self._labels for w in which):
                 return self._columns.where(*(s for s in Status if s.value in which))
-        mask = np.asarray(which) if not isinstance(which, (str, tuple)) else np.array([])
-        if mask.dtype == bool:
-            if mask.shape != (len(self),):
-                raise InvalidInputError(f"a mask needs {len(self)} entries, not {mask.shape}")
-            return np.flatnonzero(mask)
-        chosen = which if isinstance(which, (list, np.ndarray, pd.Index, pd.Series)) else [which]
-        if by == "position":
-            positions = np.asarray(chosen, dtype=np.intp)
-            if ((positions < -len(self)) | (positions >= len(self))).any():
-                raise InvalidInputError(f"positions must be below {len(self)}")
-            return positions % len(self)
-        found: list[int] = []
-        for label in chosen:
-            if label not in self._labels:
-                refuse_label(label, self._labels)
-            found.extend(np.arange(len(self))[self._labels.get_loc(label)].ravel().tolist())
-        return np.array(found, dtype=np.intp)
+        return select(which, self._labels, by)
 
     def to_frame(self) -> pd.DataFrame:
-        """Everything in one table: the parameters, ``<name>_stderr``, and the summary's columns."""
-        parts = [self.params, self.stderr.add_suffix("_stderr"), self._summary.astype({"status": str})]
-        return pd.concat(parts, axis=1)
+        """Everything in one table: the parameters, ``<name>_stderr``, and the summary's columns.
+
+        A column of the summary that is called as a parameter is, is ``fit_<name>`` here.
+        """
+        made = pd.concat([self.params, self.stderr.add_suffix("_stderr")], axis=1)
+        summary = self._summary.astype({"status": str})
+        return pd.concat([made, summary.rename(columns={c: f"fit_{c}" for c in summary if c in made})], axis=1)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write `to_frame` as a Parquet file, labels as its index."""
@@ -364,12 +353,3 @@ class Fits:
 
     def _repr_html_(self) -> str:
         return as_html(self, self._origin)
-
-
-def refuse_label(label: Any, labels: pd.Index[Any]) -> None:
-    """Raise a KeyError that names the nearest label."""
-    from parfit.core.errors import nearest
-
-    close = nearest(label, labels[:10_000])
-    hint = f"; did you mean {close}?" if close is not None else ""
-    raise KeyError(f"no dataset has the label {label!r}{hint}")

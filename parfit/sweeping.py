@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,12 @@ from parfit import executors
 from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
 from parfit.core.solution import Outcome, OutcomeKind
 from parfit.progress import Progress, reporting
+from parfit.warned import Warned
 
 __all__ = ["sweep"]
+
+#: The columns that are always there, after the parameters and what the function returned.
+_FATE = ("status", "message", "seconds")
 
 
 def sweep(
@@ -36,17 +40,20 @@ def sweep(
     function : callable
         ``function(**parameters)``. It returns a number (or anything else), or a mapping or Series of several.
     parameter_sets : DataFrame, mapping of sequences, or sequence of mappings
-        A set per row of a DataFrame or per mapping; a mapping of sequences is the grid of all combinations.
+        A set per row of a DataFrame or per mapping; a mapping of sequences is the grid of all combinations, the last
+        name running fastest.
     executor, workers, timeout, retries, progress
         As for `parfit.fit`.
     on_error : {"record", "raise"}
-        ``"record"``: a set that fails is a row with a status, and the others go on.
+        ``"record"``: a set that fails is a row with a status, and the others go on. ``"raise"`` stops at the first,
+        with its parameters in a note.
 
     Returns
     -------
     DataFrame
         One row per set, in the order given: its parameters, what the function returned (``value``, or a column per
-        entry), ``status`` (``done``, ``error``, ``timeout``, ``worker_lost``), ``message`` and ``seconds``.
+        entry), ``status`` (``done``, ``error``, ``timeout``, ``worker_lost``), ``message`` and ``seconds``. An entry
+        whose name is taken by a parameter or a status has ``_result`` added to it.
 
     Examples
     --------
@@ -62,19 +69,23 @@ def sweep(
         raise InvalidTypeError(f"function must be callable, not {type(function).__name__}")
     if on_error not in ("record", "raise"):
         refuse_unknown("value of `on_error`", on_error, ("record", "raise"))
-    sets = _parameter_frame(parameter_sets)
+    frame, sets = _parameter_sets(parameter_sets)
     recipe = executors.resolve(executor, workers, timeout)
-    names = [str(name) for name in sets.columns]
-    outcomes: list[Outcome | None] = [None] * len(sets)
-    tasks = ((i, dict(zip(names, values, strict=True))) for i, values in enumerate(_rows(sets)))
+    outcomes: dict[int, Outcome] = {}
+    warned = Warned()
     with reporting(progress, len(sets), "sets") as count, recipe.open(_Swept(function), retries=retries) as pool:
-        for outcome in pool.imap_unordered(_sweep_one, tasks, timeout):
+        for outcome in pool.imap_unordered(_sweep_one, list(enumerate(sets)), timeout):
             if on_error == "raise":
-                outcome.result()
+                _raise_if_failed(outcome, sets[outcome.key])
+            warned.note(outcome.warnings)
             outcomes[outcome.key] = outcome
             count(1)
-    done = [outcome for outcome in outcomes if outcome is not None]
-    return pd.concat([sets, _values(done, sets.index), _fates(done, sets.index)], axis=1)
+    warned.tell(getattr(function, "__name__", "the function"), stacklevel=2)
+    done = [outcomes[i] for i in range(len(sets))]
+    values = _values(done, frame.index)
+    taken = {*map(str, frame.columns), *_FATE}
+    values.columns = pd.Index([f"{name}_result" if name in taken else name for name in values.columns])
+    return pd.concat([frame, values, _fates(done, frame.index)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -89,42 +100,82 @@ def _sweep_one(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return function(**parameters)
 
 
-def _rows(sets: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    return zip(*(sets[name].tolist() for name in sets.columns), strict=True)
+def _raise_if_failed(outcome: Outcome, parameters: dict[str, Any]) -> None:
+    if outcome.error is not None:
+        exc = outcome.error.to_exception()
+        exc.add_note("with " + ", ".join(f"{name}={value!r}" for name, value in parameters.items()))
+        raise exc
 
 
-def _parameter_frame(sets: Any) -> pd.DataFrame:
-    if isinstance(sets, pd.DataFrame):
-        if not sets.columns.is_unique:
-            raise InvalidInputError("parameter_sets has two columns of one name")
-        return sets
-    if isinstance(sets, Mapping):
-        axes = {name: [v] if isinstance(v, str) or np.ndim(v) == 0 else list(v) for name, v in sets.items()}
-        return pd.DataFrame(list(itertools.product(*axes.values())), columns=list(axes))
-    if isinstance(sets, Sequence) and all(isinstance(one, Mapping) for one in sets):
-        for one in sets:
-            if set(one) != set(sets[0]):
-                raise InvalidInputError(f"every parameter set needs the same names; {one} differs from {sets[0]}")
-        return pd.DataFrame(list(sets))
-    raise InvalidTypeError(
-        "parameter_sets must be a DataFrame, a mapping of sequences (a grid), or a sequence of mappings, "
-        f"not {type(sets).__name__}"
-    )
+def _parameter_sets(given: Any) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The sets as the table that comes back, and as what the function is called with."""
+    if isinstance(given, pd.DataFrame):
+        frame = given
+        columns = [frame.iloc[:, i].tolist() for i in range(frame.shape[1])]
+        rows: Iterator[tuple[Any, ...]] = zip(*columns, strict=True) if columns else iter([()] * len(frame))
+        names = list(frame.columns)
+        sets = [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    elif isinstance(given, Mapping):
+        names = list(given)
+        axes = [list(axis) if _is_axis(axis) else [axis] for axis in given.values()]
+        combinations = list(itertools.product(*axes))
+        sets = [dict(zip(map(str, names), row, strict=True)) for row in combinations]
+        frame = _table(names, combinations)
+    elif isinstance(given, Sequence) and all(isinstance(one, Mapping) for one in given):
+        names = list(given[0]) if len(given) else []
+        for one in given:
+            if set(one) != set(names):
+                raise InvalidInputError(f"every parameter set needs the same names; {one} differs from {given[0]}")
+        sets = [{str(name): one[name] for name in names} for one in given]
+        frame = _table(names, [tuple(one[name] for name in names) for one in given])
+    else:
+        raise InvalidTypeError(
+            "parameter_sets must be a DataFrame, a mapping of sequences (a grid), or a sequence of mappings, "
+            f"not {type(given).__name__}"
+        )
+    texts = [str(name) for name in names]
+    for name in texts:
+        if texts.count(name) > 1:
+            raise InvalidInputError(f"parameter_sets has two columns of the name {name!r}")
+        if name in _FATE:
+            raise InvalidInputError(f"a parameter cannot be named {name!r}: the result has a column of that name")
+    return frame, sets
+
+
+def _is_axis(values: Any) -> bool:
+    if isinstance(values, (str, bytes, Mapping)):
+        return False
+    return isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
+
+
+def _table(names: list[Any], rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    """A frame of rows, in which an array or a list is one cell."""
+    index = pd.RangeIndex(len(rows))
+    return pd.DataFrame({name: _column([row[k] for row in rows], index) for k, name in enumerate(names)}, index)
+
+
+def _column(values: list[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+    """A column of whatever type suits the values."""
+    values = [np.asarray(v)[()] if hasattr(v, "dtype") and np.ndim(v) == 0 else v for v in values]
+    if all(pd.api.types.is_scalar(value) for value in values):
+        return pd.Series(values, index=index, dtype=None if values else object)
+    cells = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        cells[i] = value
+    return pd.Series(cells, index=index)
 
 
 def _values(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
     """What the function returned, a column per entry of a mapping or Series, else the one column ``value``."""
-    values = [outcome.value for outcome in outcomes]
-    first = next((o.value for o in outcomes if o.kind is OutcomeKind.DONE), None)
-    if isinstance(first, (Mapping, pd.Series)):
-        rows = [dict(v) if isinstance(v, (Mapping, pd.Series)) else {} for v in values]
-        return pd.DataFrame(rows, index=index)
-    if any(np.ndim(v) for v in values if v is not None):
-        return pd.DataFrame({"value": pd.Series(values, index=index, dtype=object)})
-    return pd.DataFrame({"value": values}, index=index)
+    done = [outcome.value for outcome in outcomes if outcome.kind is OutcomeKind.DONE]
+    if done and all(isinstance(value, (Mapping, pd.Series)) for value in done):
+        entries = [dict(o.value) if o.kind is OutcomeKind.DONE else {} for o in outcomes]
+        names = dict.fromkeys(itertools.chain.from_iterable(entries))
+        return pd.DataFrame({name: _column([e.get(name) for e in entries], index) for name in names}, index=index)
+    return pd.DataFrame({"value": _column([outcome.value for outcome in outcomes], index)})
 
 
 def _fates(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
     messages = [f"{o.error.type}: {o.error.message}" if o.error is not None else "" for o in outcomes]
-    made = {"status": [o.kind.value for o in outcomes], "message": messages, "seconds": [o.seconds for o in outcomes]}
-    return pd.DataFrame(made, index=index)
+    seconds = np.array([outcome.seconds for outcome in outcomes], dtype=float)
+    return pd.DataFrame({"status": [o.kind.value for o in outcomes], "message": messages, "seconds": seconds}, index)

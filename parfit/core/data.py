@@ -81,7 +81,7 @@ def read_data(data: Any) -> Datasets:
     if isinstance(data, (pandas.api.typing.DataFrameGroupBy, pandas.api.typing.SeriesGroupBy)):
         return _Groups(data)
     if isinstance(data, pd.Series):
-        return _Items(list(data), data.index, data)
+        return _Items(list(data), data.index.copy(), data)
     if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
         raise InvalidTypeError("data is a path or text: read it first, for example with pandas.read_csv(path)")
     if isinstance(data, np.ndarray):
@@ -126,25 +126,30 @@ class _FrameBlock(DataBlock):
     def visit(self, call: Callable[[int, Any], None]) -> None:
         frame = self.frame
         dtypes = set(frame.dtypes)
-        if len(dtypes) == 1 and isinstance(next(iter(dtypes)), np.dtype):
+        if len(dtypes) == 1 and isinstance(dtype := next(iter(dtypes)), np.dtype) and dtype.kind != "O":
             values = np.array(frame.to_numpy(), order="C")
             for i, label in enumerate(frame.index):
                 call(i, pd.Series(values[i], index=frame.columns, name=label, copy=False))
         else:
             for i in range(len(frame)):
-                call(i, frame.iloc[i].copy())
+                call(i, _copied(frame.iloc[i]))
+
+
+def _run(positions: Positions) -> slice | None:
+    """Consecutive positions as a slice, which shares memory; None where they are not."""
+    if len(positions) and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return None
 
 
 class _FrameRows(Datasets):
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.labels = frame.index
+        self.labels = frame.index.copy()
         self.owner = frame
 
     def block(self, positions: Positions) -> DataBlock:
-        n = len(positions)
-        if n and positions[-1] - positions[0] == n - 1:
-            return _FrameBlock(self.owner.iloc[positions[0] : positions[-1] + 1])
-        return _FrameBlock(self.owner.iloc[positions])
+        chosen = _run(positions)
+        return _FrameBlock(self.owner.iloc[positions if chosen is None else chosen])
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,32 @@ class _ItemBlock(DataBlock):
             call(i, _copied(item))
 
 
+#: What an objective may write into without meaning to change what the caller has.
+_CONTAINERS = (np.ndarray, list, dict, tuple, set, pd.Series, pd.DataFrame)
+
+
 def _copied(item: Any) -> Any:
-    """A copy of data in the usual containers; anything else as it is."""
-    if isinstance(item, (pd.DataFrame, pd.Series)):
-        return item.copy()
-    if isinstance(item, np.ndarray) and item.dtype != object:
-        return item.copy()
-    if type(item) in (dict, list, tuple):
+    """A copy of data in the usual containers, also where one is inside the other; anything else as it is."""
+    made: Any
+    if isinstance(item, pd.DataFrame):
+        made = item.copy()
+        for i, dtype in enumerate(item.dtypes):
+            if isinstance(dtype, np.dtype) and dtype.kind == "O":
+                made.isetitem(i, _copied(item.iloc[:, i]))
+        return made
+    if isinstance(item, pd.Series):
+        made = item.copy()
+        if item.dtype.kind == "O" and any(isinstance(cell, _CONTAINERS) for cell in item.array):
+            cells: Any = _copied(item.to_numpy())
+            made = pd.Series(cells, index=made.index, name=made.name, dtype=object)
+        return made
+    if isinstance(item, np.ndarray):
+        made = item.copy()
+        if item.dtype.kind == "O":
+            for i, cell in enumerate(item.flat):
+                made.flat[i] = _copied(cell)
+        return made
+    if type(item) in (dict, list, tuple, set):
         try:
             return copy.deepcopy(item)
         except Exception:  # noqa: BLE001 - something inside cannot be copied: a lock, a connection
@@ -192,7 +216,7 @@ class _Groups(_Items):
         pairs = list(groups)
         keys = [key for key, _ in pairs]
         sizes = groups.size()
-        names = list(sizes.index.names) if isinstance(sizes, pd.Series) else None
+        names = list(sizes.index.names) if isinstance(sizes, pd.Series) else list(sizes.columns[:-1])  # as_index=False
         if len(keys) and all(isinstance(key, tuple) and len(key) == 1 for key in keys):
             keys = [key[0] for key in keys]
         super().__init__([frame for _, frame in pairs], _index_of(keys, names), groups)
@@ -210,7 +234,7 @@ def _common_length(tree: Any) -> int | None:
     """The leading length where `tree` holds nothing but arrays that share it, and is no mapping of datasets.
 
     A mapping (or tuple) of arrays is a tree with a batch axis where one of them has two axes or more and it has
-    no more entries than the batch has datasets; ``{"a": 1-D array, "b": 1-D array}`` is a mapping of datasets.
+    no more entries than the batch has datasets (or the batch has one dataset, or none); ``{"a": 1-D array, "b": 1-D array}`` is a mapping of datasets.
     """
     leaves = _leaves(tree)
     if not leaves or not all(isinstance(leaf, np.ndarray) and leaf.ndim for leaf in leaves):
@@ -219,7 +243,7 @@ def _common_length(tree: Any) -> int | None:
     if len(lengths) != 1 or max(leaf.ndim for leaf in leaves) < 2:
         return None
     length = lengths.pop()
-    return length if len(tree) <= length else None
+    return length if length < 2 or len(tree) <= length else None
 
 
 def _mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
@@ -232,7 +256,12 @@ def _mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _entry(i: int, leaf: NDArray[Any]) -> Any:
-    return leaf[i].copy()
+    return _copied(leaf[i]) if leaf.dtype.kind == "O" else leaf[i].copy()
+
+
+def _part(chosen: Any, leaf: NDArray[Any]) -> NDArray[Any]:
+    """Some entries, contiguous in memory, and with their mask where there is one."""
+    return np.require(leaf[chosen], requirements="C") if type(leaf) is np.ndarray else leaf[chosen].copy()
 
 
 @dataclass(frozen=True)
@@ -256,8 +285,6 @@ class _Tree(Datasets):
         self.labels = pd.RangeIndex(length)
 
     def block(self, positions: Positions) -> DataBlock:
-        n = len(positions)
-        chosen: Any = positions
-        if n and positions[-1] - positions[0] == n - 1:
-            chosen = slice(int(positions[0]), int(positions[-1]) + 1)
-        return _TreeBlock(_mapped(self.owner, lambda leaf: np.ascontiguousarray(leaf[chosen])), n)
+        chosen = _run(positions)
+        part = functools.partial(_part, positions if chosen is None else chosen)
+        return _TreeBlock(_mapped(self.owner, part), len(positions))

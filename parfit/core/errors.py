@@ -29,6 +29,7 @@ __all__ = [
     "missing_package",
     "nearest",
     "refuse_unknown",
+    "shown",
 ]
 
 
@@ -112,6 +113,13 @@ class FitInterrupted(KeyboardInterrupt):
         self.fits = fits
 
 
+def shown(label: Any) -> str:
+    """A label as the user wrote it: ``3``, not ``np.int64(3)``."""
+    if isinstance(label, tuple):
+        return f"({', '.join(map(shown, label))}{',' if len(label) == 1 else ''})"
+    return repr(label.item() if type(label).__module__ == "numpy" and hasattr(label, "item") else label)
+
+
 def nearest(name: object, known: Iterable[object]) -> str | None:
     """The known name that is closest to `name`, or None where none is close."""
     by_lower = {str(k).lower(): str(k) for k in known}
@@ -122,12 +130,13 @@ def nearest(name: object, known: Iterable[object]) -> str | None:
 def refuse_unknown(what: str, name: object, known: Iterable[object], *, limit: int = 12) -> NoReturn:
     """Raise `UnknownNameError`: what, the name, the nearest match, and the known names where they are few."""
     names = [str(k) for k in known]
-    close = nearest(name, names)
-    hint = f" Did you mean {close!r}?" if close is not None else ""
-    shown = ", ".join(repr(n) for n in names[:limit])
-    if len(names) > limit:
-        shown += f", … ({len(names)} in all)"
-    raise UnknownNameError(f"unknown {what} {name!r}.{hint} Known: {shown}." if names else f"unknown {what} {name!r}.")
+    text = f"unknown {what} {shown(name)}."
+    if (close := nearest(name, names)) is not None:
+        text += f" Did you mean {close!r}?"
+    if names:
+        more = f", … ({len(names)} in all)" if len(names) > limit else ""
+        text += f" Known: {', '.join(map(repr, names[:limit]))}{more}."
+    raise UnknownNameError(text)
 
 
 def missing_package(package: str, purpose: str, extra: str) -> MissingPackageError:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from parfit.core.bounds import align, one_side, read_bounds
+from parfit.core.bounds import align, one_side, read_bounds, refuse_near_columns
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitError, refuse_unknown
 from parfit.core.structure import Structure
 
@@ -38,7 +38,10 @@ class Parameters:
     fixed : ndarray of bool, shape (n,)
         True where a parameter stays at its start.
     start_of, bounds_of
-        Callables of a dataset that give its own start or bounds, in the user's forms.
+        Callables of a dataset that give its own start or bounds, in the user's forms. A start that is not NaN
+        takes the place of what `start_of` gives.
+    inside
+        Whether a start outside its bounds is moved to the nearest one, in place of being refused.
     """
 
     structure: Structure
@@ -48,6 +51,7 @@ class Parameters:
     fixed: NDArray[np.bool_]
     start_of: Callable[[Any], Any] | None = None
     bounds_of: Callable[[Any], Any] | None = None
+    inside: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ def read_parameters(
         structure, start = _aligned_start(x0, labels)
     else:
         if isinstance(x0, pd.DataFrame):
+            refuse_near_columns(x0, ("lower_bound", "upper_bound", "fixed"), "x0")
             columns = {c: x0[c] for c in ("lower_bound", "upper_bound", "fixed") if c in x0.columns}
         structure = Structure(x0)
         start = structure.flatten(x0)
@@ -125,11 +130,13 @@ def _read_fixed(structure: Structure, fixed: Any) -> NDArray[np.bool_]:
         return mask
     if isinstance(fixed, str):
         fixed = [fixed]
-    if isinstance(fixed, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in fixed):
+    kinds = (list, tuple, set, frozenset, pd.Index, np.ndarray)
+    if isinstance(fixed, kinds) and all(isinstance(name, str) for name in fixed):
         for name in fixed:
             hits = [i for i, n in enumerate(structure.names) if n == name or n.startswith((f"{name}[", f"{name}."))]
             if not hits:
-                refuse_unknown("parameter in `fixed`", name, structure.names)
+                groups = (n.partition("[")[0].partition(".")[0] for n in structure.names)
+                refuse_unknown("parameter in `fixed`", name, dict.fromkeys((*structure.names, *groups)))
             mask[hits] = True
         return mask
     for i, value in structure.partial(fixed).items():
@@ -150,11 +157,12 @@ def problem_with_start(
     if bad.any():
         i = int(np.argmax(bad))
         return f"the start of {names[i]} is {start[i]:g}"
-    bad = (lower > upper) & ~fixed
+    bad = ((lower > upper) | (np.isinf(lower) & (lower == upper))) & ~fixed
     if bad.any():
         i = int(np.argmax(bad))
-        return f"the bounds of {names[i]} are the wrong way round: lower {lower[i]:g} > upper {upper[i]:g}"
-    bad = ((start < lower) | (start > upper)) & ~fixed
+        how = "are the wrong way round" if lower[i] > upper[i] else "leave no room"
+        return f"the bounds of {names[i]} {how}: lower {lower[i]:g}, upper {upper[i]:g}"
+    bad = ((start < lower) | (start > upper)) & ~fixed & (lower != upper)
     if bad.any():
         i = int(np.argmax(bad))
         return f"the start of {names[i]}, {start[i]:g}, is outside its bounds [{lower[i]:g}, {upper[i]:g}]"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from parfit.core.bounds import row_bounds
 from parfit.core.errors import InvalidInputError, InvalidTypeError
 from parfit.core.parameters import Parameters, problem_with_start, row_start
+from parfit.core.values import as_floats, checked, is_single
 
 __all__ = ["BoundProblem", "Problem", "RowTask"]
 
@@ -96,6 +97,13 @@ class Problem:
             return None
         return _frame(p, p.start, p.lower, p.upper)
 
+    def seed_globals(self, position: int) -> None:
+        """Seed the global generators of NumPy and `random`, for the user's functions that draw from them."""
+        if self.seed is not None:
+            mixed = (self.seed * 0x9E3779B1 + position * 0x85EBCA77) & 0xFFFFFFFF
+            np.random.seed(mixed)  # noqa: NPY002 - it is the global state that user code draws from
+            random.seed(mixed)
+
     def bind(self, task: RowTask) -> BoundProblem:
         """The problem of one dataset.
 
@@ -109,12 +117,15 @@ class Problem:
 
 def _frame(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatArray) -> Frame:
     """Check a start and its bounds, and cut them to the free parameters."""
+    if p.inside:
+        start = np.where(p.fixed | (lower > upper), start, np.clip(start, lower, upper))
     wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
     if wrong is not None:
         raise InvalidInputError(wrong)
     free = ~p.fixed & (lower < upper)
     if free.all():
         return start, None, start, lower, upper
+    start = np.where(free | p.fixed, start, lower)  # equal bounds say where a parameter is, whatever its start
     at = np.flatnonzero(free)
     return start, at, start[at], lower[at], upper[at]
 
@@ -133,7 +144,7 @@ class BoundProblem:
     nonfinite
         The number of evaluations that gave NaN or infinity.
     raised
-        The exception that the objective raised, to tell it from a solver's own.
+        The exception that the objective (or another function of the user's) raised, to tell it from a solver's own.
     trace
         The cost and all parameters of each evaluation, where the history is kept.
     """
@@ -152,7 +163,7 @@ class BoundProblem:
             start = p.start if task.start is None else task.start
             lower = p.lower if task.lower is None else task.lower
             upper = p.upper if task.upper is None else task.upper
-            if p.start_of is not None:
+            if p.start_of is not None and (task.start is None or np.isnan(task.start).any()):
                 start = row_start(p.structure, p.start_of(task.dataset))
             if p.bounds_of is not None:
                 lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
@@ -183,14 +194,6 @@ class BoundProblem:
         seed = self._problem.seed
         return np.random.default_rng(None if seed is None else (seed, self._position))
 
-    def seed_globals(self) -> None:
-        """Seed the global generators of NumPy and `random`, for objectives that draw from them."""
-        seed = self._problem.seed
-        if seed is not None:
-            mixed = (seed * 0x9E3779B1 + self._position * 0x85EBCA77) & 0xFFFFFFFF
-            np.random.seed(mixed)  # noqa: NPY002 - it is the global state that user code draws from
-            random.seed(mixed)
-
     def expand(self, z: FloatArray) -> FloatArray:
         """All parameters, shape (n_all,), where the free ones are `z`."""
         if self.free is None:
@@ -214,27 +217,35 @@ class BoundProblem:
             self.raised = exc
             raise
 
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call another function of the user's than the objective: a derivative, a constraint."""
+        try:
+            return function(*args)
+        except BaseException as exc:
+            self.raised = exc
+            raise
+
     def _checked(self, value: Any, z: FloatArray) -> Any:
         """A float or a 1-D array of floats (or a pair, with ``jac=True``) from whatever the objective gave."""
         if z.dtype.kind == "c":  # a complex step of SciPy's ("cs"), which wants the raw values
             return value
-        if isinstance(value, tuple) and len(value) == 2 and self._problem.jac is True:
-            return value
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            wrong = f"dtype {array.dtype}" if array.ndim else type(value).__name__
-            if array.dtype.kind != "O" or not array.size or array.ndim > 1:
-                raise InvalidTypeError(_wanted(wrong))
-            try:
-                array = array.astype(np.float64)
-            except (TypeError, ValueError):
-                hint = ": is a `return` missing?" if value is None else ""
-                raise InvalidTypeError(_wanted(wrong) + hint) from None
-        if array.ndim == 0:
-            return float(array)
-        if array.ndim != 1:
-            raise InvalidTypeError(_wanted(f"an array of shape {array.shape}") + " (`.ravel()` makes one)")
-        return array.astype(np.float64, copy=False)
+        if self._problem.jac is True:
+            return self._checked_pair(value)
+        return checked(value)
+
+    def _checked_pair(self, pair: Any) -> tuple[float, Any]:
+        """The value and the gradient of an objective that gives both."""
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InvalidTypeError(
+                f"with jac=True the objective gives a pair (value, gradient), not {type(pair).__name__}"
+            )
+        value = checked(pair[0])
+        if type(value) is not float:
+            raise InvalidTypeError(
+                f"jac=True is for scalar objectives, and this one gave shape {np.shape(value)}: "
+                "give the Jacobian of residuals as a function, jac(params, dataset, *args)"
+            )
+        return value, pair[1]
 
     def start(self) -> Any:
         """The objective's value at the start; the solver's own first call there costs nothing."""
@@ -271,6 +282,8 @@ class BoundProblem:
             r = self._value(z)
         if type(r) is not np.ndarray or r.dtype is not _FLOAT or r.ndim != 1:
             r = self._checked(r, z)
+            if z.dtype.kind == "c":
+                return np.asarray(r)
             if type(r) is not np.ndarray:
                 raise InvalidTypeError("the objective gave a vector of residuals at the start, and a scalar now")
         if len(r) != self.n_residuals:
@@ -295,7 +308,12 @@ class BoundProblem:
         value = self._value(z)
         if type(value) is not float and type(value) is not np.float64:
             value = self._checked(value, z)
-            if type(value) is np.ndarray:
+            if z.dtype.kind == "c":
+                complex_value: Any = self._sign * value
+                return complex_value  # type: ignore[no-any-return]
+            if type(value) is tuple:
+                value = value[0]
+            elif type(value) is np.ndarray:
                 raise InvalidInputError(f"the objective gave a scalar at the start, and shape {value.shape} now")
         return self._noted(self._sign * value, z)
 
@@ -308,8 +326,8 @@ class BoundProblem:
 
     def fun_and_gradient(self, z: FloatArray) -> tuple[float, FloatArray]:
         """Both at once, for an objective that gives both (``jac=True``)."""
-        value, gradient = self._value(z)
-        return self._noted(self._sign * float(value), z), self._sign * self._reduced(gradient, "gradient")
+        value, gradient = self._checked_pair(self._value(z))
+        return self._noted(self._sign * value, z), self._sign * self._reduced(gradient, "gradient")
 
     # ---- derivatives
 
@@ -322,27 +340,42 @@ class BoundProblem:
         return self._jacobian if self.is_residuals else self._gradient
 
     def _gradient(self, z: FloatArray) -> FloatArray:
-        return self._sign * self._reduced(self._problem.jac(self.params(z), *self._arguments), "gradient")
+        return self._sign * self._reduced(self.call(self._problem.jac, self.params(z), *self._arguments), "gradient")
 
     def _reduced(self, gradient: Any, what: str) -> FloatArray:
-        structure = self._problem.parameters.structure
+        structure, n = self._problem.parameters.structure, len(self.full)
+        if isinstance(gradient, (list, tuple)) and len(gradient) == n and all(map(is_single, gradient)):
+            gradient = as_floats(gradient, what)
         is_flat = isinstance(gradient, np.ndarray) and gradient.ndim == 1
-        flat = gradient if is_flat else structure.flatten(gradient, what)
-        if len(flat) != len(self.full):
-            raise InvalidInputError(f"jac gave a {what} of shape {np.shape(flat)} for {len(self.full)} parameters")
-        return np.asarray(flat if self.free is None else flat[self.free], dtype=np.float64)
+        flat = as_floats(gradient, what) if is_flat else structure.flatten(gradient, what)
+        if len(flat) != n:
+            raise InvalidInputError(f"jac gave a {what} of shape {np.shape(flat)} for {n} parameters")
+        return flat if self.free is None else flat[self.free]
 
-    def second_derivative(self, hess: Callable[..., Any]) -> Callable[[FloatArray], FloatArray]:
-        """The user's Hessian, or Hessian-vector product, in the free parameters."""
+    def hessian(self, hess: Callable[..., Any]) -> Callable[[FloatArray], FloatArray]:
+        """The user's ``hess(params, dataset, *args)``, shape (n_all, n_all), in the free parameters."""
 
-        def reduced(z: FloatArray, *vector: FloatArray) -> FloatArray:
-            H = np.asarray(hess(self.params(z), *self._arguments, *vector), dtype=np.float64)
+        def reduced(z: FloatArray) -> FloatArray:
+            H = as_floats(self.call(hess, self.params(z), *self._arguments), "Hessian")
             return self._sign * (H if self.free is None else H[np.ix_(self.free, self.free)])
 
         return reduced
 
+    def hessian_product(self, hessp: Callable[..., Any]) -> Callable[[FloatArray, FloatArray], FloatArray]:
+        """The user's ``hessp(params, p, dataset, *args)``, shape (n_all,), in the free parameters."""
+
+        def reduced(z: FloatArray, p: FloatArray) -> FloatArray:
+            if self.free is not None:
+                whole = np.zeros(len(self.full))
+                whole[self.free] = p
+                p = whole
+            Hp = as_floats(self.call(hessp, self.params(z), p, *self._arguments), "Hessian times a vector")
+            return self._sign * (Hp if self.free is None else Hp[self.free])
+
+        return reduced
+
     def _jacobian(self, z: FloatArray) -> FloatArray:
-        J = np.asarray(self._problem.jac(self.params(z), *self._arguments), dtype=np.float64)
+        J = as_floats(self.call(self._problem.jac, self.params(z), *self._arguments), "Jacobian")
         if J.shape != (self.n_residuals, len(self.full)):
             raise InvalidInputError(
                 f"jac gave shape {J.shape}; ({self.n_residuals}, {len(self.full)}) is wanted: residuals × parameters"
@@ -353,7 +386,3 @@ class BoundProblem:
     def constraints(self) -> tuple[Any, ...]:
         """The user's constraints, as SciPy takes them."""
         return self._problem.constraints
-
-
-def _wanted(got: str) -> str:
-    return f"the objective gave {got}; a real number or a 1-D array of residuals is wanted"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,13 +103,18 @@ class TaskError:
 
 
 def _pickled(exc: BaseException) -> bytes | None:
-    """The exception as bytes, where a round trip gives the same type (a custom __init__ often breaks it)."""
-    try:
-        data = pickle.dumps(exc)
-        if len(data) <= _MAX_PICKLED_EXCEPTION and type(pickle.loads(data)) is type(exc):
-            return data
-    except Exception:  # noqa: BLE001
-        return None
+    """The exception as bytes, where a round trip gives the same type (a custom __init__ often breaks it).
+
+    A class of the caller's ``__main__`` came here by value, and so goes back; there, cloudpickle finds the very
+    class that it came from.
+    """
+    for dumps in (pickle.dumps, cloudpickle.dumps):
+        try:
+            data: bytes = dumps(exc)
+            if len(data) <= _MAX_PICKLED_EXCEPTION and type(pickle.loads(data)) is type(exc):
+                return data
+        except Exception:  # noqa: BLE001 - pickling raises what it likes
+            continue
     return None
 
 

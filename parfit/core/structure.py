@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.values import is_single
 
 __all__ = ["Structure"]
 
@@ -198,7 +199,9 @@ class _Series(_Node):
         if isinstance(tree, Mapping):
             tree = pd.Series(dict(tree), dtype=object)
         if not isinstance(tree, pd.Series):
-            if np.ndim(tree) == 0 and partial:
+            if isinstance(tree, str) or is_single(tree):
+                if not partial or isinstance(tree, str):
+                    raise InvalidTypeError(f"{path or 'the value'} must be a Series, not {_shown(tree)}")
                 tree = [tree] * self.size
             if len(tree) != self.size:
                 raise InvalidInputError(f"{path or 'the value'} must have {self.size} entries, not {len(tree)}")
@@ -236,6 +239,8 @@ def _label(label: Any) -> str:
 
 def _read(tree: Any, path: str, what: str) -> _Node:
     if isinstance(tree, pd.DataFrame):
+        if "value" not in tree.columns:
+            raise InvalidInputError(f"{what}: a frame of parameters has a column 'value', and this one does not")
         return _Frame(tree.index, tree)
     if isinstance(tree, pd.Series):
         return _Series(tree.index)
@@ -305,7 +310,7 @@ class Structure:
         return v
 
     def partial(self, tree: Any) -> dict[int, Any]:
-        """The entries that a structure of the same form gives, where it may leave some out.
+        """The entries that a structure of the same form gives, where it may leave some out, or go by the names.
 
         Returns
         -------
@@ -313,13 +318,20 @@ class Structure:
             Position in the vector -> value, of whatever kind it is.
         """
         found: dict[int, Any] = {}
-        if isinstance(tree, (Mapping, pd.Series)) and not isinstance(self._root, (_Dict, _Series)):
+        if isinstance(tree, (Mapping, pd.Series)):
+            root, own = self._root, {}
+            keys = root.keys if isinstance(root, _Dict) else root.index if isinstance(root, _Series) else None
             by_name = {name: i for i, name in enumerate(self.names)}
             for key, value in tree.items():
-                if key not in by_name:
-                    refuse_unknown("parameter", key, self.names)
-                found[by_name[str(key)]] = value
-            return found
+                if keys is not None and key in keys:
+                    own[key] = value
+                elif key in by_name:
+                    found[by_name[str(key)]] = value
+                else:
+                    refuse_unknown("parameter", key, dict.fromkeys((*(keys if keys is not None else ()), *self.names)))
+            tree = own
+            if keys is None:
+                return found
         self._root.flatten(tree, 0, found.__setitem__, "", partial=True)
         return found
 
@@ -334,6 +346,11 @@ class Structure:
     def unflatten(self, v: FloatArray) -> Any:
         """The structure whose entries are `v`, shape (n,)."""
         return self._root.unflatten(v, 0)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the structure is a list or tuple that holds others."""
+        return isinstance(self._root, _Sequence)
 
     @property
     def is_vector(self) -> bool:

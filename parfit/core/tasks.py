@@ -83,7 +83,8 @@ class FitTasks:
         self._taken = 0
 
     def __len__(self) -> int:
-        return len(self._positions)
+        """The number of datasets, which a call may run some of (`Keepable`)."""
+        return len(self._datasets)
 
     def take(self, n: int) -> Block | None:
         """The next `n` tasks, or `chunk_size` where the user has set one."""

@@ -150,12 +150,12 @@ class RemoteCarrier(Carrier):
         self._save(f"function-{self._ticket.run}", self._function)
 
     def parcel(self, number: int, job: Job) -> Parcel:
+        self._by_hand = self._by_hand or job.by_hand
         folder = None if self._by_hand else self.spool.folder
         block = pack(pl.dumps(job.block), folder, f"block-{number}")
         return run_remote, self._ticket, number, block, self._hand() if job.by_hand else None
 
     def _hand(self) -> Hand:
-        self._by_hand = True
         place, setup, function = (pack(payload, None, "") for payload in (self._place, self._setup, self._function))
         assert not isinstance(place, str)
         assert not isinstance(setup, str)

@@ -19,6 +19,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from multiprocessing import connection
 from typing import Any
 
+from parfit.executors.exits import end_at_exit
 from parfit.executors.launch import exit_in_words
 from parfit.executors.remote import start_worker
 from parfit.executors.running import worker_environment
@@ -132,10 +133,13 @@ class ProcessCrew(Crew):
         """The executor, not yet started."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        if self._executor is None:
+        new = self._executor is None
+        if new:
             self._processes = []
             self._executor = self._make()
         future: Future[Any] = self._executor.submit(call, *args)
+        if new:
+            end_at_exit(self, type(self).__name__)
         return future
 
     def _noting(self, context: Any) -> Any:

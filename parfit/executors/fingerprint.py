@@ -40,8 +40,8 @@ def fingerprint(data: Any) -> bytes | None:
     and a fit to old data is the one answer that nobody would notice to be wrong. Data that has not changed may,
     rarely, have another fingerprint than before, and is then sent again.
     """
-    if hasattr(data, "ngroups"):  # a GroupBy pickles its caches as well, and those grow; its keys cannot change
-        data = getattr(data, "obj", data)
+    if type(data).__name__ in ("DataFrameGroupBy", "SeriesGroupBy"):
+        data = data.obj  # its keys cannot change, and its caches, which are pickled as well, grow
     sink = _Hash()
     try:
         cloudpickle.Pickler(sink, protocol=5, buffer_callback=sink.buffer).dump(data)

@@ -73,9 +73,7 @@ class ForeignPool(Pool):
         How often a task whose worker died is started again.
     """
 
-    def __init__(
-        self, name: str, capabilities: Capabilities, carrier: Carrier, workers: int, retries: int
-    ) -> None:
+    def __init__(self, name: str, capabilities: Capabilities, carrier: Carrier, workers: int, retries: int) -> None:
         self._name = name
         self._capabilities = capabilities
         self._carrier = carrier
@@ -187,9 +185,7 @@ class ForeignPool(Pool):
                     how = dead.get(pid, "how is not known")
                     yield Outcome.lost(job.block.keys()[index], at.seconds, job.attempts, how)
 
-    def _count_blameless(
-        self, where: dict[int, Whereabouts], culprits: set[int], dead: dict[int, str]
-    ) -> None:
+    def _count_blameless(self, where: dict[int, Whereabouts], culprits: set[int], dead: dict[int, str]) -> None:
         """Raise `SetupError` where workers die again and again without being on a task."""
         on_task = [pid for pid, at in where.items() if at.block not in (SETUP, IDLE)]
         if any(pid in culprits or not culprits for pid in on_task):

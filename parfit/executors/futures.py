@@ -30,7 +30,7 @@ from parfit.executors.cpus import worker_count
 from parfit.executors.crews import Crew, GivenCrew, LokyCrew, SpawnCrew, ThreadCrew
 from parfit.executors.foreign import ForeignPool, Run
 from parfit.executors.jobs import Job, superseded
-from parfit.executors.running import recording_warnings, single_threaded_blas
+from parfit.executors.running import recording_warnings_together, single_threaded_blas
 
 __all__ = ["FuturesExecutor", "LokyExecutor", "MultiprocessingExecutor", "ThreadsExecutor"]
 
@@ -40,11 +40,12 @@ _PER_WORKER = 2
 
 @dataclass
 class _FuturesRun(Run):
-    """A run, with its futures and where they are put when they are done."""
+    """A run, with its futures and where they are put when they are done; `refused` is why no more can be made."""
 
     futures: dict[Any, int] = field(default_factory=dict)
     done: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     dead: dict[int, str] | None = None
+    refused: Exception | None = None
 
 
 class FuturesPool(ForeignPool):
@@ -93,7 +94,16 @@ class FuturesPool(ForeignPool):
 
     def _fill(self, run: _FuturesRun) -> Iterator[Outcome]:
         """Submit jobs while there are workers for them."""
-        while not run.over and len(run.flight) < _PER_WORKER * self._workers:
+        while not run.over:
+            if run.refused is not None:
+                if run.flight:  # these may still be done; or will say that it broke, and who is to blame
+                    return
+                if not self._crew.ours:
+                    yield from self._give_up(run, run.refused)
+                    return
+                yield from self._broken(run)
+            if len(run.flight) >= _PER_WORKER * self._workers:
+                return
             if run.flight and (run.jobs.next_is_apart or any(job.apart for job in run.flight.values())):
                 return
             job = run.jobs.next()
@@ -102,32 +112,28 @@ class FuturesPool(ForeignPool):
             number, parcel, outcomes = self._parcel(run, job)
             yield from outcomes
             if parcel is not None:
-                yield from self._submit(run, number, job, parcel)
+                self._submit(run, number, job, parcel)
 
-    def _submit(self, run: _FuturesRun, number: int, job: Job, parcel: Any) -> Iterator[Outcome]:
+    def _submit(self, run: _FuturesRun, number: int, job: Job, parcel: Any) -> None:
         try:
             future = self._crew.submit(*parcel)
         except Exception as exc:
-            run.jobs.put_back(job)
-            if not self._crew.ours:
-                if not run.started:
-                    raise SetupError(f"the executor that was given takes no tasks: {exc}") from exc
-                yield from self._give_up(run, exc)
-            elif not isinstance(exc, BrokenExecutor):
+            if self._crew.ours and not isinstance(exc, BrokenExecutor):
                 raise
-            elif not run.flight:  # else the futures that are out will say that it broke
-                yield from self._broken(run)
+            if not self._crew.ours and not run.started:
+                raise SetupError(f"the executor that was given takes no tasks: {exc}") from exc
+            run.jobs.put_back(job)
+            run.refused = exc
             return
-        run.started = True
-        run.flight[number] = job
-        run.futures[future] = number
-        try:
-            future.add_done_callback(functools.partial(self._done, run, run.done))
-        except AttributeError:
+        if not callable(getattr(future, "add_done_callback", None)):
             raise InvalidTypeError(
                 f"submit() of the executor that was given returned {type(future).__name__}, which is no future: "
                 "it has no add_done_callback"
-            ) from None
+            )
+        run.started = True
+        run.flight[number] = job
+        run.futures[future] = number
+        future.add_done_callback(functools.partial(self._done, run, run.done))
 
     def _done(self, run: _FuturesRun, done: queue.SimpleQueue[Any], future: Any) -> None:
         """Called in a thread of the foreign executor."""
@@ -160,6 +166,7 @@ class FuturesPool(ForeignPool):
 
     def _broken(self, run: _FuturesRun) -> Iterator[Outcome]:
         """A worker is lost, and the crew with it."""
+        run.refused = None
         run.futures.clear()
         run.done = queue.SimpleQueue()
         dead, run.dead = run.dead or {}, None
@@ -210,11 +217,9 @@ class ThreadsExecutor(Executor):
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
         workers = worker_count(self.workers)
-        pool = FuturesPool(
-            self.name, self.capabilities, ThreadCrew(workers), LocalCarrier(setup), workers, retries
-        )
+        pool = FuturesPool(self.name, self.capabilities, ThreadCrew(workers), LocalCarrier(setup), workers, retries)
         # Filters and BLAS limits belong to the process: set once, around everything that the threads do.
-        with recording_warnings(), single_threaded_blas(), _opened(pool) as opened:
+        with recording_warnings_together(), single_threaded_blas(), _opened(pool) as opened:
             yield opened
 
 
@@ -315,7 +320,7 @@ class FuturesExecutor(Executor):
         with contextlib.ExitStack() as stack:
             carrier: Carrier
             if self._threads:
-                stack.enter_context(recording_warnings())
+                stack.enter_context(recording_warnings_together())
                 stack.enter_context(single_threaded_blas())
                 carrier = LocalCarrier(setup)
             else:

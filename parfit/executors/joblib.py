@@ -29,9 +29,10 @@ from parfit.core.protocols import Capabilities, Executor, Pool, TaskFunction, Ta
 from parfit.core.solution import Outcome
 from parfit.executors.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.cpus import worker_count
+from parfit.executors.exits import end_at_exit, ended
 from parfit.executors.foreign import ForeignPool, Run
 from parfit.executors.jobs import superseded
-from parfit.executors.running import recording_warnings, single_threaded_blas
+from parfit.executors.running import recording_warnings_together, single_threaded_blas
 
 __all__ = ["JoblibExecutor"]
 
@@ -82,7 +83,7 @@ class JoblibExecutor(Executor):
             if self.capabilities.own_process:
                 carrier = RemoteCarrier(setup, private=False, watched=backend == "loky")
             else:
-                stack.enter_context(recording_warnings())
+                stack.enter_context(recording_warnings_together())
                 stack.enter_context(single_threaded_blas())
                 carrier = LocalCarrier(setup)
             pool = JoblibPool(self, carrier, worker_count(self.workers), retries)
@@ -129,9 +130,9 @@ class JoblibPool(ForeignPool):
         return run
 
     def _abandon(self, run: Run) -> None:
+        super()._abandon(run)
         if run is self._run:
             self._end_round()
-        super()._abandon(run)
         run.flight.clear()
 
     def _end_round(self) -> None:
@@ -160,7 +161,9 @@ class JoblibPool(ForeignPool):
             except Exception as exc:  # noqa: BLE001
                 failure = exc
                 break
-            run.started = True
+            if not run.started:
+                run.started = True
+                end_at_exit(self, self._backend)
             yield from self._hear(run, run.flight.pop(number), reply)
             yield from self._unsent(run)
         if run.over:
@@ -183,7 +186,6 @@ class JoblibPool(ForeignPool):
             return_as="generator_unordered",
             batch_size=1,
             pre_dispatch=1 if apart or self._workers == 1 else 2 * self._workers,
-            max_nbytes=None,
         )
         if not self._capabilities.own_process:
             self._threads = parallel.__enter__()  # the same threads, with their states, for all calls
@@ -222,17 +224,23 @@ class JoblibPool(ForeignPool):
 
     def close(self) -> None:
         """End joblib's workers, unless there were some before us, and remove what was written for them."""
+        ended(self)
         try:
             if self._run is not None:
                 self._abandon(self._run)
             if self._threads is not None:
                 self._threads.__exit__(None, None, None)
-            if self._backend == "loky" and not self._found and _loky_workers():
-                from joblib.externals.loky import get_reusable_executor
-
-                get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+            if not self._found:
+                self.dismiss()
         finally:
             self._carrier.close()
+
+    def dismiss(self) -> None:
+        """End joblib's processes now."""
+        if self._backend == "loky" and _loky_workers():
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _numbered(number: int, call: Callable[..., Any], *args: Any) -> tuple[int, Any]:

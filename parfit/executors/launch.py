@@ -40,6 +40,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=fds,
                 process_group=0,
+                cwd=_existing_folder(),
                 env={**os.environ, **worker_environment()},
             )
         except BaseException:
@@ -115,6 +116,15 @@ def exit_in_words(code: int | None) -> str:
             return f"killed by {signal.Signals(-code).name}"
         return f"killed by signal {-code}"
     return f"exited with code {code}"
+
+
+def _existing_folder() -> str | None:
+    """None for the folder of this process; where that has been removed, one in which an interpreter can start."""
+    try:
+        os.getcwd()
+    except OSError:
+        return os.sep
+    return None
 
 
 def _arguments(fds: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -23,8 +24,10 @@ class AsyncResult:
     def __init__(self, future: Future[Outcome], owner: Any, fun: Callable[..., Any]) -> None:
         self._future = future
         self._what = f"the call of {getattr(fun, '__qualname__', type(fun).__name__)}"
-        self._owner = owner  # who waits for a result does not want its pool to be dropped meanwhile
         self._warned = False
+        self._owner = owner  # who waits for a result does not want its pool to be dropped meanwhile
+        this = weakref.ref(self)
+        future.add_done_callback(lambda _: _let_go(this))
 
     def get(self, timeout: float | None = None) -> Any:
         """The value of the call, waited for.
@@ -100,3 +103,9 @@ class AsyncResult:
     def add_done_callback(self, fun: Callable[[AsyncResult], Any]) -> None:
         """Have `fun(self)` called when the call has ended, in a thread of the pool's."""
         self._future.add_done_callback(lambda _: fun(self))
+
+
+def _let_go(result: weakref.ref[AsyncResult]) -> None:
+    """The pool has done what the result needs it for."""
+    if (found := result()) is not None:
+        found._owner = None

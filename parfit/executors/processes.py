@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import os
 import selectors
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
@@ -359,9 +360,9 @@ class ProcessPool(Pool):
 
     def _forget(self, lane: _Lane) -> None:
         self._lanes.remove(lane)
-        self._selector.unregister(lane.worker.sock)
-        if lane.worker.exit_fd is not None:
-            self._selector.unregister(lane.worker.exit_fd)
+        for end in (lane.worker.sock, lane.worker.exit_fd):
+            with contextlib.suppress(KeyError, ValueError):  # a Ctrl-C may have come before it was registered
+                self._selector.unregister(end)  # type: ignore[arg-type]
 
     def close(self, *, keep: bool) -> None:
         """Keep the workers that are free for the next call, and end the others."""
@@ -400,6 +401,9 @@ class _IdleWorkers:
 
     def give(self, worker: WorkerProcess) -> None:
         """Keep a worker for the next call; it ends by itself after a while."""
+        if sys.is_finalizing():  # there is no next call, and starting the timer's thread would never return
+            worker.close()
+            return
         try:
             worker.send("end")
         except OSError:

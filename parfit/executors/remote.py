@@ -32,7 +32,7 @@ from parfit.executors import payload as pl
 from parfit.executors.board import Board, open_board
 from parfit.executors.lifeline import die_with_parent, tied_to_parent
 from parfit.executors.place import Place
-from parfit.executors.running import recording_warnings, run_block
+from parfit.executors.running import recording_warnings, recording_warnings_together, run_block
 from parfit.executors.sending import dumps_outcomes
 from parfit.executors.spool import BETWEEN, SETUP, Packed, board_code, open_lifeline, pack, unpack
 
@@ -123,7 +123,7 @@ class _Desk:
             with self._place.visit(), recording_warnings(), self._one_thread():
                 yield
         else:  # working folder, environment and filters are shared with what other threads do here
-            with self._place.rounding(), _recording_together:
+            with self._place.rounding(), recording_warnings_together():
                 yield
 
     def _one_thread(self) -> contextlib.AbstractContextManager[Any]:
@@ -208,32 +208,7 @@ class _Desks(threading.local):
             self._desks.pop(token).close()
 
 
-class _RecordingTogether:
-    """`recording_warnings` for several threads at a time: the first enters it and the last leaves it.
-
-    Entered by each thread by itself, the one that leaves last would put back the filters of another's block.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._stack.enter_context(recording_warnings())
-            self._inside += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._stack.close()
-
-
 _desks = _Desks()
-_recording_together = _RecordingTogether()
 
 
 def run_remote(ticket: Ticket, number: int, block: Packed, hand: Hand | None = None) -> tuple[str, Any]:

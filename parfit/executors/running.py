@@ -24,6 +24,7 @@ __all__ = [
     "in_worker",
     "mark_as_worker",
     "recording_warnings",
+    "recording_warnings_together",
     "run_block",
     "single_threaded_blas",
     "worker_environment",
@@ -79,13 +80,41 @@ def in_worker() -> bool:
     return bool(process.daemon) or process.name.startswith("LokyProcess")
 
 
-@contextlib.contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Cap BLAS and OpenMP at one thread, so that a result has the same bits in every executor."""
+class _Together:
+    """A change to the whole process, for several threads at a time: the first makes it, the last takes it back.
+
+    Made by each for itself, the one that leaves last would put back what another had changed.
+    """
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._stack.enter_context(self._make())
+            self._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._stack.close()
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     import threadpoolctl
 
-    with threadpoolctl.threadpool_limits(limits=1):
-        yield
+    limits: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(limits=1)
+    return limits
+
+
+def single_threaded_blas() -> contextlib.AbstractContextManager[None]:
+    """Cap BLAS and OpenMP at one thread, so that a result has the same bits in every executor."""
+    return _blas_together
 
 
 def _record(message: Warning | str, category: type[Warning]) -> None:
@@ -116,6 +145,15 @@ def recording_warnings() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+def recording_warnings_together() -> contextlib.AbstractContextManager[None]:
+    """As `recording_warnings`, around tasks of several threads."""
+    return _recording_together
+
+
+_blas_together = _Together(_one_blas_thread)
+_recording_together = _Together(recording_warnings)
 
 
 def _texts(seen: dict[tuple[str, str], int]) -> tuple[WarningText, ...]:

@@ -44,6 +44,7 @@ class _Modules:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int] | None] = {}
+        self._known = 0
 
     def changed(self) -> bool:
         """Whether any module's file may differ from what was loaded from it.
@@ -59,6 +60,9 @@ class _Modules:
 
     def note(self) -> None:
         """Remember the files of modules that are new."""
+        if len(sys.modules) == self._known:
+            return
+        self._known = len(sys.modules)
         for path in self._files():
             if path not in self._seen:
                 self._seen[path] = self._stat(path)
@@ -112,6 +116,7 @@ class _Worker:
                 self._run(argument, body)
             elif word == "end":
                 self._function = self._state = None
+                self._used = True
                 self._modules.note()
 
     def _begin(self, place: Place, body: pl.Payload) -> None:
@@ -159,6 +164,7 @@ class _Worker:
         with recording_warnings():
             run_block(self._function, self._state, block, emit, self._board.begin, (BaseException,))
         self._board.idle()
+        self._modules.note()  # before the parent knows that the block is done, and may change files
         self._report("done", block_id, waiting)
 
     def _report(self, word: str, block_id: int, outcomes: list[Outcome]) -> None:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    MethodMismatchError,
+    UnknownNameError,
+    refuse_unknown,
+)
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution
@@ -78,7 +84,7 @@ class DefaultSolver(Solver):
     name: str = "lm or L-BFGS-B"
 
     def __post_init__(self) -> None:
-        known = dict.fromkeys((*least_squares.OPTIONS, *minimize.METHODS["L-BFGS-B"], "maxiter", "disp", "tol"))
+        known = dict.fromkeys((*least_squares.OPTIONS, *minimize.METHODS["L-BFGS-B"], "tol"))
         for option in self.options:
             if option not in known:
                 refuse_unknown("option", option, known)
@@ -88,6 +94,12 @@ class DefaultSolver(Solver):
         return True
 
     def solve(self, problem: BoundProblem) -> Solution:
-        if problem.is_residuals:
-            return LeastSquares("lm", self.options).solve(problem)
-        return Minimize("L-BFGS-B", self.options).solve(problem)
+        kind: type[LeastSquares | Minimize] = LeastSquares if problem.is_residuals else Minimize
+        name = "lm" if problem.is_residuals else "L-BFGS-B"
+        try:
+            solver = kind(name, self.options)
+        except UnknownNameError as exc:
+            gives = "residuals" if problem.is_residuals else "a scalar"
+            text = f"the objective gives {gives}, which is fitted by {name!r} where no method is chosen: {exc}"
+            raise MethodMismatchError(text) from None
+        return solver.solve(problem)

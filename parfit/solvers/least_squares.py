@@ -14,7 +14,7 @@ from parfit.core.errors import MethodMismatchError, refuse_unknown
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
-from parfit.solvers.verdict import guarded, judge, screen
+from parfit.solvers.verdict import falls_short, guarded, judge, screen
 
 __all__ = ["METHODS", "LeastSquares"]
 
@@ -27,6 +27,10 @@ _TAKEN = ("fun", "x0", "jac", "bounds", "method", "args", "kwargs", "callback", 
 OPTIONS = tuple(name for name in inspect.signature(_scipy.least_squares).parameters if name not in _TAKEN)
 
 _STATUS = {0: Status.MAX_STEPS, 1: Status.CONVERGED, 2: Status.CONVERGED, 3: Status.CONVERGED, 4: Status.CONVERGED}
+_SHORT = (
+    "the solver claims success where the cost still falls: measure parameters and residuals in units that make them "
+    "about 1, or give `jac` or the option diff_step"
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,15 @@ class LeastSquares(Solver):
         return True
 
     def solve(self, problem: BoundProblem) -> Solution:
+        ended = screen(problem)
         if not problem.is_residuals:
+            if ended is not None and ended.status is Status.NONFINITE:
+                return ended  # NaN in place of residuals says nothing about what the objective is
             raise MethodMismatchError(
                 f"method {self.name!r} fits residuals, and the objective gives a scalar: "
                 "return the vector of residuals, or choose a method of scipy.optimize.minimize"
             )
-        if (ended := screen(problem)) is not None:
+        if ended is not None:
             return ended
         method: str = self.name
         bounds: Any = (-np.inf, np.inf)
@@ -94,4 +101,8 @@ class LeastSquares(Solver):
             at_bound=np.asarray(found.active_mask),
             jac=jac,
         )
-        return judge(problem, solution)
+        solution = judge(problem, solution)
+        if solution.status is Status.CONVERGED and falls_short(problem, solution, found.grad, self.options):
+            solution.status = Status.STALLED
+            solution.message = f"{_SHORT} ({found.message})"
+        return solution

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.errors import InvalidInputError, refuse_unknown
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
+from parfit.core.values import as_floats
 from parfit.solvers.verdict import guarded, judge, numerical_gradient, numerical_jacobian, screen
 
 __all__ = ["METHODS", "Minimize"]
@@ -23,9 +24,9 @@ _scipy: Any = optimize
 
 FloatArray = NDArray[np.float64]
 
-_COMMON = ("disp", "maxiter", "return_all")
-_LINE_SEARCH = ("gtol", "norm", "eps", "finite_diff_rel_step", "c1", "c2")
-_TNC = ("ftol", "xtol", "gtol", "rescale", "finite_diff_rel_step", "maxfun")
+_ALL = ("maxiter", "disp")
+_LINE_SEARCH = (*_ALL, "gtol", "norm", "eps", "finite_diff_rel_step", "c1", "c2", "return_all")
+_TNC = ("disp", "maxfun", "eps", "scale", "offset", "maxCGit", "eta", "stepmx", "accuracy", "minfev", "ftol", "xtol")
 _BARRIER = (
     "barrier_tol",
     "initial_tr_radius",
@@ -34,20 +35,22 @@ _BARRIER = (
     "initial_barrier_tolerance",
     "factorization_method",
 )
-_TRUST = ("initial_trust_radius", "max_trust_radius", "eta", "gtol")
+_TRUST = (*_ALL, "initial_trust_radius", "max_trust_radius", "eta", "gtol", "return_all")
+_DIFFERENCES = ("eps", "finite_diff_rel_step")
+_RADII = ("feasibility_tol", "initial_tr_radius", "final_tr_radius")
 #: The options of each method, from SciPy's reference (`scipy.optimize.show_options`).
 METHODS: dict[str, tuple[str, ...]] = {
-    "Nelder-Mead": ("maxfev", "initial_simplex", "xatol", "fatol", "adaptive"),
-    "Powell": ("xtol", "ftol", "maxfev", "direc"),
+    "Nelder-Mead": (*_ALL, "maxfev", "initial_simplex", "xatol", "fatol", "adaptive", "return_all"),
+    "Powell": (*_ALL, "xtol", "ftol", "maxfev", "direc", "return_all"),
     "CG": _LINE_SEARCH,
     "BFGS": (*_LINE_SEARCH, "xrtol", "hess_inv0"),
-    "Newton-CG": ("xtol", "eps", "c1", "c2"),
-    "L-BFGS-B": ("maxcor", "ftol", "gtol", "eps", "maxfun", "iprint", "maxls", "finite_diff_rel_step"),
-    "TNC": ("eps", "scale", "offset", "maxCGit", "eta", "stepmx", "accuracy", "minfev", *_TNC),
-    "COBYLA": ("rhobeg", "catol", "f_target"),
-    "COBYQA": ("maxfev", "f_target", "feasibility_tol", "initial_tr_radius", "final_tr_radius", "scale"),
-    "SLSQP": ("ftol", "eps", "finite_diff_rel_step"),
-    "trust-constr": ("gtol", "xtol", "sparse_jacobian", "finite_diff_rel_step", "verbose", *_BARRIER),
+    "Newton-CG": (*_ALL, "xtol", "eps", "c1", "c2", "return_all"),
+    "L-BFGS-B": (*_ALL, *_DIFFERENCES, "maxcor", "ftol", "gtol", "maxfun", "iprint", "maxls"),
+    "TNC": (*_TNC, "gtol", "rescale", "finite_diff_rel_step"),
+    "COBYLA": (*_ALL, "rhobeg", "catol", "f_target"),
+    "COBYQA": (*_ALL, *_RADII, "maxfev", "f_target", "scale"),
+    "SLSQP": (*_ALL, *_DIFFERENCES, "ftol", "iprint"),
+    "trust-constr": (*_ALL, *_BARRIER, "gtol", "xtol", "sparse_jacobian", "finite_diff_rel_step", "verbose"),
     "dogleg": _TRUST,
     "trust-ncg": _TRUST,
     "trust-exact": (*_TRUST, "subproblem_maxiter"),
@@ -76,15 +79,15 @@ class Minimize(Solver):
     name
         The method.
     options
-        Its options, and ``tol``, ``hess``, ``hessp`` as `minimize` takes them; ``hess(params, dataset, *args)``
-        gives the Hessian in all parameters.
+        Its options, and ``tol``, ``hess``, ``hessp`` as `minimize` takes them: ``hess(params, dataset, *args)``
+        gives the Hessian in all parameters, ``hessp(params, p, dataset, *args)`` its product with the vector `p`.
     """
 
     name: str = "L-BFGS-B"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = (*METHODS[self.name], *_COMMON, "tol", "hess", "hessp")
+        known = (*METHODS[self.name], "tol", "hess", "hessp")
         for option in self.options:
             if option not in known:
                 refuse_unknown(f"option of method {self.name!r}", option, known)
@@ -102,7 +105,7 @@ class Minimize(Solver):
             return ended
         if problem.bounded and not self.accepts_bounds:
             raise InvalidInputError(f"method {self.name!r} takes no bounds; these do: {', '.join(_BOUNDED)}")
-        with_gradient = problem.jac is True
+        with_gradient = problem.jac is True and self.name not in _WITHOUT_GRADIENT
         jac = True if with_gradient else self._gradient(problem)
         bounds = _scipy.Bounds(problem.lower, problem.upper) if problem.bounded else None
         options = {k: v for k, v in self.options.items() if k not in ("tol", "hess", "hessp")}
@@ -138,9 +141,7 @@ class Minimize(Solver):
         for name in ("hess", "hessp"):
             given = self.options.get(name)
             if callable(given):
-                if name == "hessp" and problem.free is not None:
-                    raise InvalidInputError("hessp cannot be used with fixed parameters; give hess")
-                return {name: problem.second_derivative(given)}
+                return {name: problem.hessian(given) if name == "hess" else problem.hessian_product(given)}
             if given is not None:
                 return {name: given}
         if self.name in _NEEDS_HESSIAN:
@@ -157,9 +158,9 @@ class Minimize(Solver):
         else:
             status = Status.NONFINITE if code in _NONFINITE else Status.STALLED
         cost = float(np.asarray(found.fun).reshape(-1)[0])
-        gradient = found.get("jac", found.get("grad"))
-        optimality = np.nan
-        if gradient is not None and np.shape(gradient) == z.shape:
+        gradient = found.get("grad", found.get("jac"))  # trust-constr has the constraints' Jacobians in `jac`
+        optimality = float(found.get("optimality", np.nan))
+        if np.isnan(optimality) and gradient is not None and not problem.constraints:
             optimality = _projected(np.asarray(gradient, dtype=np.float64), z, problem)
         return Solution(
             x=z,
@@ -177,10 +178,15 @@ def final_jacobian(problem: BoundProblem, z: FloatArray) -> FloatArray | None:
     """The Jacobian of residuals at the solution of a method that has none; None for a scalar objective."""
     if not problem.is_residuals:
         return None
-    nfev, nonfinite = problem.nfev, problem.nonfinite
+    nfev, nonfinite, steps = problem.nfev, problem.nonfinite, len(problem.trace)
     jac = problem.jac
-    found: FloatArray = jac(z) if callable(jac) else numerical_jacobian(problem, z)
+    found: FloatArray | None
+    try:
+        found = jac(z) if callable(jac) else numerical_jacobian(problem, z)
+    except Exception:  # noqa: BLE001 - the fit is there; what raised beside it only costs the standard errors
+        found = None
     problem.nfev, problem.nonfinite = nfev, nonfinite
+    del problem.trace[steps:]
     return found
 
 
@@ -209,30 +215,33 @@ def _numerical_hessian(problem: BoundProblem, z: FloatArray) -> FloatArray:
 def _on_free(constraint: Any, problem: BoundProblem) -> Any:
     """A constraint on the user's parameters as one on the free vector."""
     if isinstance(constraint, _scipy.LinearConstraint):
-        A = np.atleast_2d(constraint.A)
         if problem.free is None:
             return constraint
+        A = constraint.A.toarray() if hasattr(constraint.A, "toarray") else np.atleast_2d(constraint.A)
         rest = A @ problem.expand(np.zeros(problem.n))
         return _scipy.LinearConstraint(
             A[:, problem.free], constraint.lb - rest, constraint.ub - rest, constraint.keep_feasible
         )
     if isinstance(constraint, _scipy.NonlinearConstraint):
-        fun = constraint.fun
+        step = constraint.finite_diff_rel_step
         return _scipy.NonlinearConstraint(
-            lambda z: fun(problem.params(z)),
+            _of_params(constraint.fun, problem),
             constraint.lb,
             constraint.ub,
             jac=_on_free_jacobian(constraint.jac, problem),
+            hess=_on_free_hessian(constraint.hess, problem),
             keep_feasible=constraint.keep_feasible,
+            finite_diff_rel_step=step if problem.free is None or np.ndim(step) == 0 else np.asarray(step)[problem.free],
         )
-    if isinstance(constraint, Mapping):
-        made = dict(constraint)
-        inner: Callable[..., Any] = made["fun"]
-        made["fun"] = lambda z, *args: inner(problem.params(z), *args)
-        if callable(made.get("jac")):
-            made["jac"] = _on_free_jacobian(made["jac"], problem)
-        return made
-    raise InvalidTypeError(f"a constraint of type {type(constraint).__name__} is not understood")
+    made = dict(constraint)
+    made["fun"] = _of_params(made["fun"], problem)
+    if callable(made.get("jac")):
+        made["jac"] = _on_free_jacobian(made["jac"], problem)
+    return made
+
+
+def _of_params(function: Callable[..., Any], problem: BoundProblem) -> Callable[..., Any]:
+    return lambda z, *args: problem.call(function, problem.params(z), *args)
 
 
 def _on_free_jacobian(jac: Any, problem: BoundProblem) -> Any:
@@ -240,7 +249,18 @@ def _on_free_jacobian(jac: Any, problem: BoundProblem) -> Any:
         return jac
 
     def reduced(z: FloatArray, *args: Any) -> Any:
-        J = np.asarray(jac(problem.params(z), *args), dtype=np.float64)
+        J = as_floats(problem.call(jac, problem.params(z), *args), "Jacobian of a constraint")
         return J if problem.free is None else J[..., problem.free]
+
+    return reduced
+
+
+def _on_free_hessian(hess: Any, problem: BoundProblem) -> Any:
+    if not callable(hess):
+        return hess
+
+    def reduced(z: FloatArray, v: FloatArray) -> Any:
+        H = as_floats(problem.call(hess, problem.params(z), v), "Hessian of a constraint")
+        return H if problem.free is None else H[np.ix_(problem.free, problem.free)]
 
     return reduced

@@ -32,6 +32,7 @@ from parfit.solvers.spsa_options import (
 )
 from parfit.solvers.spsa_state import Keeper, load, refuse_other
 from parfit.solvers.spsa_steps import SPSARecipe, SPSAState, Stop, answered, describe, iterate
+from parfit.solvers.verdict import screen
 
 if TYPE_CHECKING:
     from parfit.core.problem import BoundProblem
@@ -284,6 +285,9 @@ class SPSASolver(SPSAOptions, Solver):
         return True
 
     def solve(self, problem: BoundProblem) -> Solution:
+        ended = screen(problem)
+        if ended is not None and ended.status is not Status.NONFINITE:  # NaN it may step over
+            return ended
         x0 = np.array(problem.x0, dtype=np.float64)
         lower, upper = (np.array(b, dtype=np.float64) for b in (problem.lower, problem.upper))
         try:

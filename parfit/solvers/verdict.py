@@ -7,7 +7,7 @@ SciPy reports success where it stopped beside a wall of NaN, where nothing ever 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from parfit.core.problem import BoundProblem
 from parfit.core.solution import Solution, Status
 
-__all__ = ["at_bound", "guarded", "judge", "numerical_gradient", "numerical_jacobian", "screen"]
+__all__ = ["at_bound", "falls_short", "guarded", "judge", "numerical_gradient", "numerical_jacobian", "screen"]
 
 FloatArray = NDArray[np.float64]
 
@@ -26,6 +26,8 @@ _BOUND_RTOL = 1e-8
 _WALL_STEP = 1e-4
 #: The cosine between the residuals and a column of the Jacobian below which a point is stationary enough.
 _ORTHOGONAL = 1e-2
+#: A Gauss-Newton step shorter than this, relative to the parameters, is none.
+_NO_STEP = 1e-6
 #: Steps of the difference quotients: the cube root of the machine epsilon balances truncation and rounding.
 _CENTRAL_STEP = float(np.finfo(float).eps ** (1 / 3))
 
@@ -65,24 +67,35 @@ def _ended(problem: BoundProblem, status: Status, message: str) -> Solution:
 
 
 def guarded(problem: BoundProblem, solve: Callable[[], Any]) -> Any:
-    """Run a solver of SciPy's; what it raises by itself becomes a `Solution`, the objective's errors pass."""
+    """Run a solver of SciPy's; what it raises over the numbers becomes a `Solution`, all other errors pass."""
     try:
         return solve()
-    except (ValueError, TypeError, ArithmeticError, np.linalg.LinAlgError, IndexError) as exc:
-        if exc is problem.raised or _within(exc, problem.raised):
-            raise
-        status = Status.NONFINITE if problem.nonfinite else Status.STALLED
-        return Solution(problem.x0, status, f"{type(exc).__name__}: {exc}", nfev=problem.nfev)
+    except Exception as exc:  # noqa: BLE001 - raised again below, unless it is the solver's own
+        if not _is_own(exc, problem):
+            status = Status.NONFINITE if problem.nonfinite else Status.STALLED
+            return Solution(problem.x0, status, f"{type(exc).__name__}: {exc}", nfev=problem.nfev)
+        found = exc
+    # some solvers wrap what the objective raises in a sentence of their own
+    raise problem.raised if problem.raised is not None and _within(found, problem.raised) else found
 
 
-def _within(exc: BaseException, raised: BaseException | None) -> bool:
-    """Whether `exc` comes from parfit's own checks of the objective's value, or from `raised`."""
+def _is_own(exc: Exception, problem: BoundProblem) -> bool:
+    """Whether `exc` comes from the user's functions or arguments, and not from the numbers that a solver met."""
+    if problem.raised is not None and _within(exc, problem.raised):
+        return True
+    if type(exc).__module__ == "parfit.core.errors":
+        return True
+    if problem.nonfinite and isinstance(exc, (ValueError, TypeError, IndexError)):
+        return False
+    return not isinstance(exc, (ArithmeticError, np.linalg.LinAlgError))
+
+
+def _within(exc: BaseException, raised: BaseException) -> bool:
+    """Whether `exc` is `raised`, or was raised because of it."""
     seen: BaseException | None = exc
-    while seen is not None:
-        if seen is raised and raised is not None:
-            return True
+    while seen is not None and seen is not raised:
         seen = seen.__cause__ or seen.__context__
-    return type(exc).__module__ == "parfit.core.errors"
+    return seen is raised
 
 
 def judge(problem: BoundProblem, solution: Solution) -> Solution:
@@ -93,13 +106,17 @@ def judge(problem: BoundProblem, solution: Solution) -> Solution:
     if not math.isfinite(solution.cost):
         solution.status = Status.NONFINITE
         solution.message = f"the objective is NaN or infinite at the end ({solution.message})"
-    elif solution.status is Status.CONVERGED:
-        if problem.nonfinite and (where := _wall(problem, solution)) is not None:
+        return solution
+    steps = len(problem.trace)
+    if problem.nonfinite and solution.status in (Status.CONVERGED, Status.STALLED):
+        if (where := _wall(problem, solution)) is not None:
             solution.status = Status.NONFINITE
             solution.message = f"stopped beside NaN or infinity: {where} ({solution.message})"
-        elif np.array_equal(solution.x, problem.x0) and not _start_is_solution(problem, solution):
+    if solution.status is Status.CONVERGED and np.array_equal(solution.x, problem.x0):
+        if not _start_is_solution(problem, solution):
             solution.status = Status.UNMOVED
             solution.message = f"{Status.UNMOVED.sentence} ({solution.message})"
+    del problem.trace[steps:]  # the history is the solver's
     return solution
 
 
@@ -114,10 +131,12 @@ def at_bound(z: FloatArray, lower: FloatArray, upper: FloatArray, known: NDArray
     return mask
 
 
-def _is_finite(problem: BoundProblem, z: FloatArray) -> bool:
-    if problem.is_residuals:
-        return bool(np.isfinite(problem.residuals(z)).all())
-    return math.isfinite(problem.fun(z))
+def _cost(problem: BoundProblem, z: FloatArray) -> float:
+    """What is minimised, at a point where no solver has been: NaN where the objective raises."""
+    try:
+        return problem.fun(z)
+    except Exception:  # noqa: BLE001 - a look around must not cost a fit that has succeeded
+        return math.nan
 
 
 def _wall(problem: BoundProblem, solution: Solution) -> str | None:
@@ -128,31 +147,79 @@ def _wall(problem: BoundProblem, solution: Solution) -> str | None:
             near = z.copy()
             near[i] += side * (_WALL_STEP * abs(z[i]) or _WALL_STEP**2)
             near[i] = min(max(near[i], problem.lower[i]), problem.upper[i])
-            if not _is_finite(problem, near):
+            if not math.isfinite(_cost(problem, near)):
                 return f"at {near[i]:.6g} in place of {z[i]:.6g} in free parameter {i}"
-    if solution.jac is not None and (r := problem.residuals(z)).any():
-        free = solution.at_bound == 0
-        J = solution.jac[:, free]
-        norms = np.linalg.norm(J, axis=0) * np.linalg.norm(r)
-        cosines = np.abs(J.T @ r)[norms > 0] / norms[norms > 0]
-        if len(cosines) and cosines.max() > _ORTHOGONAL:
-            return "the solution is not stationary"
+    if solution.jac is not None and not _is_stationary(problem.residuals(z), solution.jac[:, solution.at_bound == 0]):
+        return "the solution is not stationary"
     return None
 
 
+def _is_stationary(r: FloatArray, J: FloatArray) -> bool:
+    """Whether the residuals are as good as orthogonal to every column of their Jacobian."""
+    norms = np.linalg.norm(J, axis=0) * np.linalg.norm(r)
+    cosines = np.abs(J.T @ r)[norms > 0] / norms[norms > 0]
+    return not len(cosines) or bool(cosines.max() <= _ORTHOGONAL)
+
+
+def falls_short(problem: BoundProblem, solution: Solution, g: FloatArray, options: Mapping[str, Any]) -> bool:
+    """Whether a least-squares solver claims success where the cost still falls, within its tolerances or not.
+
+    It does so where the gradient is small only because the residuals are (``gtol`` is absolute), and where difference
+    quotients are wrong, so that no step succeeds (SciPy's steps are 1.5e-8, however small a parameter is).
+
+    Parameters
+    ----------
+    g : ndarray, shape (n,)
+        The gradient at the solution.
+    options
+        The tolerances that the user chose.
+    """
+    J = solution.jac
+    assert J is not None
+    share = max(_ORTHOGONAL, 10 * math.sqrt(options.get("ftol") or 0.0))
+    slope = np.abs(g) > share * math.sqrt(2 * solution.cost) * np.sqrt((J * J).sum(axis=0))
+    if not slope.any() or solution.optimality <= (options.get("gtol") or 0.0):
+        return False
+    z = solution.x
+    room = np.where(g > 0, z - problem.lower, problem.upper - z)
+    slope &= (solution.at_bound == 0) & (room > 1e-3 * np.maximum(np.abs(z), 1e-3))
+    if not slope.any():
+        return False
+    return not _is_close(problem.residuals(z), J, z, max(_NO_STEP, 10 * (options.get("xtol") or 0.0)))
+
+
+def _is_close(r: FloatArray, J: FloatArray, z: FloatArray, tolerance: float) -> bool:
+    """Whether the solution is within a Gauss-Newton step of nothing: rounding errors may point anywhere."""
+    step = np.linalg.lstsq(J, r, rcond=None)[0]
+    return bool((np.abs(step) <= tolerance * np.maximum(np.abs(z), _NO_STEP)).all())
+
+
 def _start_is_solution(problem: BoundProblem, solution: Solution) -> bool:
-    """Whether the start, where the solver stayed, is a minimum, and not just flat."""
-    if solution.jac is not None:
-        return bool(np.any(solution.jac))
-    z, cost = solution.x, solution.cost
+    """Whether the start, where the solver stayed, is a minimum, and not just flat or badly scaled."""
+    z, J = solution.x, solution.jac
+    if J is None:
+        return _is_minimum(problem, z, solution.cost)
+    if not np.isfinite(J).all() or not J.any():
+        return False
+    r, free = problem.residuals(z), solution.at_bound == 0
+    return _is_stationary(r, J[:, free]) or _is_close(r, J[:, free], z[free], _NO_STEP)
+
+
+def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:
+    """Whether the objective rises from `z` along one parameter at least, and falls along none."""
+    rises = False
     for i in range(len(z)):
         step = 1e-3 * max(abs(z[i]), 1e-3)
         for side in (-step, step):
             near = z.copy()
             near[i] = min(max(z[i] + side, problem.lower[i]), problem.upper[i])
-            if near[i] != z[i] and not problem.fun(near) > cost:
+            if near[i] == z[i]:
+                continue
+            there = _cost(problem, near)
+            if not there >= cost:
                 return False
-    return True
+            rises = rises or there > cost
+    return rises
 
 
 def numerical_jacobian(problem: BoundProblem, z: FloatArray) -> FloatArray:

@@ -68,28 +68,28 @@ def double(state: Any, array: Any) -> Any:
 # ---- exceptions
 
 
-class NeedsArguments(Exception):
+class NeedsArgumentsError(Exception):
     def __init__(self, what: str, where: str) -> None:
         super().__init__(f"{what} at {where}")
 
 
-class HoldsLock(Exception):
+class HoldsLockError(Exception):
     def __init__(self) -> None:
         super().__init__("locked")
         self.lock = threading.Lock()
 
 
-class ReduceRaises(Exception):
+class ReduceRaisesError(Exception):
     def __reduce__(self) -> Any:
         raise RuntimeError("no reduce")
 
 
-class StrRaises(Exception):
+class StrRaisesError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no str")
 
 
-class UnpicklesToRaise(Exception):
+class UnpicklesToRaiseError(Exception):
     def __reduce__(self) -> Any:
         return _refuse, ()
 
@@ -103,23 +103,23 @@ def raise_value_error(state: Any) -> None:
 
 
 def raise_needs_arguments(state: Any) -> None:
-    raise NeedsArguments("what", "where")
+    raise NeedsArgumentsError("what", "where")
 
 
 def raise_holds_lock(state: Any) -> None:
-    raise HoldsLock
+    raise HoldsLockError
 
 
 def raise_reduce_raises(state: Any) -> None:
-    raise ReduceRaises("text")
+    raise ReduceRaisesError("text")
 
 
 def raise_str_raises(state: Any) -> None:
-    raise StrRaises
+    raise StrRaisesError
 
 
 def raise_unpickles_to_raise(state: Any) -> None:
-    raise UnpicklesToRaise("text")
+    raise UnpicklesToRaiseError("text")
 
 
 def exit_system(state: Any) -> None:

@@ -66,9 +66,8 @@ ENDLESS = """
 
     def task(state, x):
         open(os.path.join({folder!r}, f"started-{{x}}"), "w").close()
-        while {again}:
+        while True:
             time.sleep(0.01)
-        return x
 
     def main():
         executor = resolve({name!r}, {workers})
@@ -85,6 +84,23 @@ ENDLESS = """
 
     if __name__ == "__main__":
         main()
+"""
+
+
+LEFT_OPEN = """
+    import time
+    from parfit.executors import resolve
+
+    def task(state, x):
+        while x:
+            time.sleep(0.01)
+        return x
+
+    if __name__ == "__main__":
+        opened = resolve({name!r}, {workers}).open()
+        pool = opened.__enter__()
+        outcomes = pool.imap_unordered(task, ((i, i) for i in range(100)))
+        print(next(outcomes).key)
 """
 
 
@@ -167,27 +183,30 @@ def test_a_missing_main_guard_is_told(entry: Entry, tmp_path: Path) -> None:
         assert_gone(process.pid)
 
 
+def test_a_pool_that_was_left_open_does_not_outlive_the_interpreter(entry: Entry, tmp_path: Path) -> None:
+    with started(write(tmp_path, LEFT_OPEN, entry)) as process:
+        out, err = process.communicate(timeout=WATCHDOG_S)
+        assert (process.returncode, out) == (0, "0\n"), err
+        assert_gone(process.pid)
+
+
 @pytest.mark.parametrize("whom", ["group", "parent"])
 def test_a_ctrl_c_ends_the_workers_and_the_next_call_works(entry: Entry, tmp_path: Path, whom: str) -> None:
-    # Threads cannot be ended: they stop between two tasks.
-    again = "not os.path.exists(os.path.join({!r}, 'stop'))".format(str(tmp_path))
-    with started(write(tmp_path, ENDLESS, entry, again=again)) as process:
+    with started(write(tmp_path, ENDLESS, entry)) as process:
         wait_for(tmp_path, "started-*", 1, process)
         if whom == "group":
             os.killpg(process.pid, signal.SIGINT)
         else:
             os.kill(process.pid, signal.SIGINT)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "interrupted\n"
         out, err = process.communicate(timeout=WATCHDOG_S)
         assert process.returncode == 0, err
-        assert out == "again [1, 2, 3]\n"
+        assert out == "interrupted\nagain [1, 2, 3]\n"
         assert_gone(process.pid)
 
 
 def test_workers_die_with_a_caller_that_is_killed(entry: Entry, tmp_path: Path) -> None:
     require(capabilities(entry), own_process=True, survives_worker_death=True)
-    with started(write(tmp_path, ENDLESS, entry, again="True")) as process:
+    with started(write(tmp_path, ENDLESS, entry)) as process:
         wait_for(tmp_path, "started-*", 2, process)
         process.kill()
         process.wait()

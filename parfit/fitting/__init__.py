@@ -1,0 +1,138 @@
+"""`fit`: one model, many independent datasets. The one place where the rooms meet.
+
+    fit ── prepare.py: every argument checked and converted, once ──▶ Call
+    Call ── call.py: tasks ──▶ executor ──▶ worker.py: one dataset, one solver ──▶ store ──▶ Fits
+                     └─ kinds.py: is the objective a scalar or residuals, the same for all datasets?
+
+What is wrong with every dataset is raised here; what is wrong with one is its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parfit.core.protocols import Solver, Store
+from parfit.fitting.prepare import prepare
+from parfit.progress import Progress
+from parfit.results import Fits
+
+__all__ = ["fit"]
+
+
+def fit(
+    data: Any,
+    objective: Callable[..., Any],
+    x0: Any,
+    *,
+    bounds: Any = None,
+    fixed: Any = None,
+    constraints: Any = (),
+    method: str | Solver | None = None,
+    options: Mapping[str, Any] | None = None,
+    jac: Any = None,
+    args: Any = (),
+    maximize: bool = False,
+    engine: str = "auto",
+    executor: Any = None,
+    workers: int | None = None,
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    retries: int = 1,
+    on_error: str = "record",
+    store: Store | None = None,
+    seed: int | None = 0,
+    progress: Progress = None,
+    history: bool = False,
+) -> Fits:
+    """Fit one model to each of many independent datasets, in parallel.
+
+    Parameters
+    ----------
+    data : DataFrame, GroupBy, mapping, sequence, ndarray or tree of arrays
+        A dataset per row of a DataFrame (as a Series), per group of a GroupBy (as a DataFrame), per entry of a
+        mapping or sequence, or per index of the leading axis of an array, or of a dict or tuple of arrays of which
+        one at least is 2-D. Labels are the index, the group keys, the mapping's keys or 0 … n-1.
+    objective : callable
+        ``objective(params, dataset, *args)``. A scalar is minimised; a 1-D array is a vector of residuals, and half
+        its sum of squares is minimised.
+    x0 : list, array, dict, Series, DataFrame, nesting of these, or callable
+        Start values, in the structure that `objective` is to receive (a list of numbers arrives as an array). A
+        DataFrame with a column ``value`` is a table of parameters, with optional columns ``lower_bound``,
+        ``upper_bound`` and ``fixed``; any other DataFrame has one start per dataset, and its index is the data's. A
+        callable ``x0(dataset)`` gives each dataset its own.
+    bounds : optional
+        In the structure of `x0`, in whole or in part, with a pair ``(lower, upper)`` for each; a list of pairs;
+        `scipy.optimize.Bounds`; ``(lower, upper)`` of which each may be a DataFrame with one row per dataset; or a
+        callable ``bounds(dataset)``. A parameter whose bounds are equal is fixed there.
+    fixed : optional
+        Names of parameters that stay at their start, or True and False in the structure of `x0`, in whole or in part.
+    constraints : optional
+        As for `scipy.optimize.minimize`; their functions receive the parameters in the structure of `x0`.
+    method : str or Solver, optional
+        By default ``"lm"`` for residuals (a bounded variant where there are bounds) and ``"L-BFGS-B"`` for scalars.
+        Any method of `scipy.optimize.minimize` and `least_squares`, ``"differential_evolution"``,
+        ``"dual_annealing"``, ``"shgo"``, ``"basinhopping"``, ``"direct"``, ``"brute"``, ``"spsa"``.
+    options : dict, optional
+        The method's options, under SciPy's names.
+    jac : callable or str, optional
+        ``jac(params, dataset, *args)``: the gradient in the structure of `x0` (or flat), or the Jacobian of the
+        residuals, shape (m, n); True where the objective returns value and gradient; or SciPy's ``"2-point"``,
+        ``"3-point"``, ``"cs"``.
+    args : tuple, optional
+        More arguments of `objective`. They travel to each worker once.
+    maximize : bool
+        Maximise a scalar objective.
+    engine : {"auto", "rows"}
+        ``"rows"`` runs any Python in workers, a dataset at a time.
+    executor : str, Executor or concurrent.futures executor, optional
+        Where: ``"processes"`` (the default), ``"serial"``, ``"threads"``, ``"multiprocessing"``, ``"loky"``,
+        ``"joblib"``, ``"producer_consumer"``.
+    workers : int, optional
+        How many; by default one per usable core.
+    chunk_size : int, optional
+        How many datasets travel together; by default as their cost suggests.
+    timeout : float, optional
+        The limit for one dataset, s. It is killed then, and its status is ``timeout``.
+    retries : int
+        How often a dataset whose worker died is tried again, alone.
+    on_error : {"record", "raise"}
+        ``"record"``: a dataset that cannot be fitted is a row with a status, and the others go on. ``"raise"`` stops at
+        the first, naming its label.
+    store : Store, optional
+        Where solutions are kept; by default in memory.
+    seed : int or None
+        Every dataset's random numbers come from this and its position.
+    progress : bool or callable, optional
+        True, False, or ``callable(done, total)``; by default a bar on terminals and in notebooks.
+    history : bool
+        Keep every evaluation, for `Fits.history`.
+
+    Returns
+    -------
+    Fits
+        One row per dataset, in the data's order, whatever any of them did.
+
+    Raises
+    ------
+    InvalidInputError, InvalidTypeError, UnknownNameError
+        For arguments that no dataset can be fitted with (ValueError and TypeError).
+    FitError
+        With ``on_error="raise"``.
+    FitInterrupted
+        At a Ctrl-C; its ``fits`` holds what was finished.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, parfit
+    >>> t = np.linspace(0, 4, 20)
+    >>> decays = pd.DataFrame([3 * np.exp(-0.5 * t), 2 * np.exp(-0.9 * t)], index=["a", "b"])
+    >>> def residuals(p, row):
+    ...     return p["height"] * np.exp(-p["rate"] * t) - row.to_numpy()
+    >>> fits = parfit.fit(decays, residuals, {"height": 1.0, "rate": 1.0}, executor="serial")
+    >>> fits.params.round(3)
+       height  rate
+    a     3.0   0.5
+    b     2.0   0.9
+    """
+    return prepare(locals()).run()

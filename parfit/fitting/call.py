@@ -1,0 +1,201 @@
+"""One call of `fit`: tasks to an executor, outcomes to a store, and the store to a `Fits`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.core.columns import Columns
+from parfit.core.data import Datasets
+from parfit.core.errors import FitError, FitInterrupted, InvalidInputError, ParfitWarning, refuse_unknown, shown
+from parfit.core.problem import Problem
+from parfit.core.protocols import Executor, Solver, Store
+from parfit.core.solution import Outcome, Solution, Status
+from parfit.core.tasks import FitTasks
+from parfit.fitting.kinds import MismatchWatch, reconcile
+from parfit.fitting.worker import fit_one, random_state, ready
+from parfit.progress import Progress, reporting
+from parfit.results import Fits, Origin
+from parfit.stores import MemoryStore
+
+__all__ = ["Call"]
+
+_log = logging.getLogger("parfit")
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of `fit`, checked and ready to run, whole or in part."""
+
+    datasets: Datasets
+    problem: Problem
+    solver: Solver
+    executor: Executor
+    chunk_size: int | None
+    timeout: float | None
+    retries: int
+    on_error: str
+    store: Store | None
+    progress: Progress
+    given: dict[str, Any]
+    prepare: Callable[[dict[str, Any]], Call]
+
+    def run(self) -> Fits:
+        """Fit every dataset that the store does not have."""
+        n = len(self.problem.parameters.names)
+        store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
+        with store:
+            done = np.fromiter(store.done(), dtype=np.intp)
+            positions = np.setdiff1d(np.arange(len(self.datasets)), done)
+            fits = self._fill(store, positions, already=len(done))
+        _refuse_if_all_invalid(fits)
+        return fits
+
+    def refit(self, old: Fits, positions: Positions, changes: dict[str, Any]) -> Fits:
+        """Fit some datasets again, with changed arguments."""
+        given = {**self.given, "store": None}
+        for name in changes:
+            if name not in given or name in ("data", "store"):
+                refuse_unknown("argument of fit", name, [k for k in given if k not in ("data", "store")], limit=30)
+        again = isinstance(changes.get("x0"), str)
+        if again and changes["x0"] != "solution":
+            refuse_unknown("x0", changes["x0"], ("solution",))
+        call = self.prepare({**given, **changes, **({"x0": self.given["x0"]} if again else {})})
+        call = call._from_solution(old) if again else call
+        if call.problem.parameters.names != self.problem.parameters.names:
+            raise InvalidInputError(
+                f"refit keeps the parameters' names {self.problem.parameters.names}, "
+                f"and the new x0 has {call.problem.parameters.names}"
+            )
+        store = MemoryStore(len(old), len(call.problem.parameters.names), old.columns_copy())
+        return call._fill(store, positions)
+
+    def _from_solution(self, old: Fits) -> Call:
+        """The same call, each dataset starting where it ended, moved inside its bounds; anew where that is nowhere."""
+        p = self.problem.parameters
+        found = old.params.to_numpy()
+        if p.start_of is None:
+            found = np.where(np.isfinite(found), found, np.broadcast_to(p.start, found.shape))
+        parameters = dataclasses.replace(p, start=found, inside=True)
+        return dataclasses.replace(self, problem=dataclasses.replace(self.problem, parameters=parameters))
+
+    def _fill(self, store: Store, positions: Positions, already: int = 0) -> Fits:
+        """Run the datasets at `positions` into the store, and read it out."""
+        begin = time.perf_counter()
+        reason = "engine='rows' was asked for" if self.given["engine"] == "rows" else "this objective runs as Python"
+        _log.info("engine rows: %s; %d datasets, executor %s", reason, len(positions), self.executor.name)
+
+        def result() -> Fits:
+            columns: Columns = store.columns()
+            reconcile(columns)
+            origin = Origin(
+                "rows",
+                reason,
+                time.perf_counter() - begin,
+                f"executor {self.executor.name}",
+                self.problem.maximize,
+                self.refit,
+                self._debug,
+            )
+            return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
+
+        try:
+            self._stream(store, positions, already)
+        except KeyboardInterrupt:
+            fits = result()
+            done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
+            raise FitInterrupted(f"interrupted with {done} of {len(fits)} datasets done; see .fits", fits) from None
+        fits = result()
+        _warn_in_sum(fits, positions)
+        return fits
+
+    def _stream(self, store: Store, positions: Positions, already: int) -> None:
+        if not len(positions):
+            return
+        problem = dataclasses.replace(self.problem, parameters=self.problem.parameters.common())
+        tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
+        setup = functools.partial(ready, problem, self.solver)
+        total = already + len(positions)
+        watch = MismatchWatch(positions, len(self.datasets))
+        with (
+            random_state(kept=not self.executor.capabilities.own_process),
+            reporting(self.progress, total, "fits", already) as count,
+            self.executor.open(setup, retries=self.retries) as pool,
+        ):
+            for outcome in pool.imap_unordered(fit_one, tasks, self.timeout):
+                watch.see(outcome)
+                self._take(store, outcome)
+                count(1)
+
+    def _take(self, store: Store, outcome: Outcome) -> None:
+        store.put(outcome.key, outcome)
+        if self.on_error == "raise":
+            self._raise_if_failed(outcome)
+
+    def _raise_if_failed(self, outcome: Outcome) -> None:
+        label = self.datasets.labels[outcome.key]
+        if outcome.error is not None:
+            error = outcome.error
+            raise FitError(f"dataset {shown(label)}: {error.type}: {error.message}", label) from error.to_exception()
+        solution: Solution = outcome.value
+        if solution.status in (Status.INVALID, Status.NONFINITE):
+            raise FitError(f"dataset {shown(label)}: {solution.status}: {solution.message}", label)
+
+    def _debug(self, position: int) -> Solution:
+        """Fit one dataset in this process, and let its exception pass as it is."""
+        if not -len(self.datasets) <= position < len(self.datasets):
+            raise IndexError(f"position {position} in {len(self.datasets)} fits")
+        position %= len(self.datasets)
+        p = self.problem.parameters
+        block = FitTasks(self.datasets, p, np.array([position])).take(1)
+        assert block is not None
+        found: list[Solution] = []
+        problem = dataclasses.replace(self.problem, parameters=p.common())
+        with random_state(kept=True):
+            block.visit(lambda _, task: found.append(fit_one((problem, self.solver), task)))
+        return found[0]
+
+
+def _refuse_if_all_invalid(fits: Fits) -> None:
+    """What is wrong with every dataset is wrong with the call."""
+    if not len(fits):
+        return
+    summary = fits.summary
+    at_start = (summary["status"] == "invalid") | ((summary["status"] == "nonfinite") & (summary["nit"] == 0))
+    if at_start.all():
+        first, label = summary["message"].iloc[0], fits.labels[0]
+        others = "all others likewise" if summary["message"].nunique() == 1 else "no other can be fitted either"
+        where = f"dataset {shown(label)}" + (f", and {others}" if len(fits) > 1 else "")
+        exc = InvalidInputError(f"no dataset can be fitted: {first} ({where})")
+        exc.add_note("the attribute `fits` of this exception has the reason for each dataset")
+        exc.fits = fits  # type: ignore[attr-defined]
+        raise exc
+
+
+def _warn_in_sum(fits: Fits, positions: Positions) -> None:
+    """One warning for an objective that raises everywhere, and one for all that the objective itself warned of."""
+    errors = fits.errors
+    if len(positions) > 1 and len(errors) == len(fits) and errors["type"].nunique() == 1:
+        first = errors.iloc[0]
+        text = f"the objective raised {first['type']}: {first['message']} for every dataset; see fits.errors"
+        warnings.warn(text, ParfitWarning, stacklevel=5)
+    found = fits.warnings
+    found = found[found.index.isin(positions)]
+    if len(found):
+        counts = Counter(f"{c}: {m}" for c, m in zip(found["category"], found["message"], strict=True))
+        shown = "; ".join(f"{text} ({n})" for text, n in counts.most_common(3))
+        more = f"; and {len(counts) - 3} others" if len(counts) > 3 else ""
+        n = found.index.nunique()
+        text = f"{n} of {len(positions)} datasets gave warnings (see fits.warnings): {shown}{more}"
+        warnings.warn(text, ParfitWarning, stacklevel=5)

@@ -1,0 +1,160 @@
+"""Check and convert every argument of `fit`, once, before anything runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.optimize import LinearConstraint, NonlinearConstraint
+
+from parfit import executors, solvers
+from parfit.core.data import Datasets, read_data
+from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.parameters import Parameters, read_parameters
+from parfit.core.problem import Problem
+from parfit.core.protocols import Solver, Store
+from parfit.fitting.call import Call
+from parfit.fitting.worker import random_state
+
+__all__ = ["prepare"]
+
+_DIFFERENCES = ("2-point", "3-point", "cs")
+
+
+def prepare(given: dict[str, Any]) -> Call:
+    """The call that the arguments of `fit` ask for.
+
+    Raises
+    ------
+    InvalidInputError, InvalidTypeError, UnknownNameError
+        For what no dataset can be fitted with.
+    """
+    objective, store = given["objective"], given["store"]
+    if not callable(objective):
+        raise InvalidTypeError(f"objective must be callable, not {type(objective).__name__}")
+    for name, choices in (("engine", ("auto", "rows")), ("on_error", ("record", "raise"))):
+        if given[name] not in choices:
+            refuse_unknown(f"value of `{name}`", given[name], choices)
+    if store is not None and not isinstance(store, Store):
+        raise InvalidTypeError(f"store must be a parfit Store or None, not {type(store).__name__}")
+    seed = given["seed"]
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
+        raise InvalidInputError(f"seed must be a whole number from 0 on, or None, not {seed!r}")
+    _check_number("timeout", given["timeout"], above=0)
+    chunk_size = _whole("chunk_size", given["chunk_size"], least=1)
+    retries = _whole("retries", given["retries"], least=0)
+    if retries is None:
+        raise InvalidTypeError("retries must be a number, not None")
+    constraints = _constraints(given["constraints"])
+    options = given["options"]
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidTypeError(f"options must be a dict of the method's options, not {type(options).__name__}")
+    datasets = read_data(given["data"])
+    with random_state(kept=True):  # x0(dataset) may draw from it
+        parameters = read_parameters(
+            given["x0"], given["bounds"], given["fixed"], datasets.labels, functools.partial(_first, datasets)
+        )
+    solver = solvers.resolve(given["method"], options, constrained=bool(constraints))
+    _check_solver(solver, parameters, bool(constraints))
+    problem = Problem(
+        objective=objective,
+        parameters=parameters,
+        args=given["args"] if isinstance(given["args"], tuple) else (given["args"],),
+        maximize=bool(given["maximize"]),
+        jac=_derivative(given["jac"]),
+        constraints=constraints,
+        seed=None if seed is None else int(seed),
+        history=bool(given["history"]),
+    )
+    return Call(
+        datasets=datasets,
+        problem=problem,
+        solver=solver,
+        executor=executors.resolve(given["executor"], given["workers"], given["timeout"]),
+        chunk_size=chunk_size,
+        timeout=given["timeout"],
+        retries=retries,
+        on_error=given["on_error"],
+        store=store,
+        progress=given["progress"],
+        given=given,
+        prepare=prepare,
+    )
+
+
+def _check_number(name: str, value: Any, *, above: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise InvalidTypeError(f"{name} must be a number, not {value!r}")
+    if not value > above:
+        raise InvalidInputError(f"{name} must be above {above}, not {value!r}")
+
+
+def _whole(name: str, value: Any, *, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise InvalidTypeError(f"{name} must be a number, not {value!r}")
+    if not np.isfinite(value) or value < least or value != int(value):
+        raise InvalidInputError(f"{name} must be a whole number, at least {least}, not {value!r}")
+    return int(value)
+
+
+def _derivative(jac: Any) -> Any:
+    if jac is None or jac is False:
+        return None
+    if callable(jac) or jac is True:
+        return jac
+    if not isinstance(jac, str):
+        raise InvalidTypeError(f"jac must be a function, True, or one of {_DIFFERENCES}, not {type(jac).__name__}")
+    if jac not in _DIFFERENCES:
+        refuse_unknown("value of `jac`", jac, _DIFFERENCES)
+    return jac
+
+
+def _constraints(given: Any) -> tuple[Any, ...]:
+    """The constraints as a tuple, each of a kind that SciPy knows."""
+    made = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
+    for constraint in made:
+        if isinstance(constraint, Mapping):
+            if not callable(constraint.get("fun")) or str(constraint.get("type")).lower() not in ("eq", "ineq"):
+                raise InvalidInputError("a constraint as a dict has a 'type', 'eq' or 'ineq', and a function 'fun'")
+            for key in constraint:
+                if key not in ("type", "fun", "jac", "args"):
+                    refuse_unknown("entry of a constraint", key, ("type", "fun", "jac", "args"))
+        elif not isinstance(constraint, (LinearConstraint, NonlinearConstraint)):
+            raise InvalidTypeError(
+                f"a constraint of type {type(constraint).__name__} is not understood: a dict with 'type' and 'fun', "
+                "a LinearConstraint or a NonlinearConstraint is wanted"
+            )
+    return made
+
+
+def _first(datasets: Datasets, function: Callable[[Any], Any]) -> Any:
+    """`function` of the first dataset that it does not raise on."""
+    error: Exception | None = None
+    for position in range(len(datasets)):
+        try:
+            return function(datasets.one(position))
+        except Exception as exc:  # noqa: BLE001 - the user's own function, on a dataset that may be bad
+            error = error or exc
+    if error is None:
+        raise InvalidInputError("x0 is a callable, and there is no dataset to call it with")
+    raise InvalidInputError(f"x0(dataset) raises for every dataset: {type(error).__name__}: {error}") from error
+
+
+def _check_solver(solver: Solver, parameters: Parameters, constrained: bool) -> None:
+    if parameters.bounded and not solver.accepts_bounds:
+        raise InvalidInputError(f"method {solver.name!r} takes no bounds")
+    if constrained and not solver.accepts_constraints:
+        raise InvalidInputError(
+            f"method {solver.name!r} takes no constraints; these do: SLSQP, trust-constr, COBYLA, COBYQA"
+        )
+    if solver.needs_bounds and parameters.bounds_of is None:
+        free = ~parameters.fixed
+        finite = np.isfinite(parameters.lower[..., free]) & np.isfinite(parameters.upper[..., free])
+        if not finite.reshape(-1, int(free.sum())).all(axis=1).any():
+            raise InvalidInputError(f"method {solver.name!r} needs finite bounds for every free parameter")

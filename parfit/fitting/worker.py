@@ -1,0 +1,73 @@
+"""What runs in the workers: one dataset, one solver, one solution fit to travel."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from parfit import inference
+from parfit.core.errors import InvalidInputError, MethodMismatchError
+from parfit.core.problem import BoundProblem, Problem, RowTask
+from parfit.core.protocols import Solver
+from parfit.core.solution import Solution, Status
+
+__all__ = ["fit_one", "random_state", "ready"]
+
+
+def ready(problem: Problem, solver: Solver) -> tuple[Problem, Solver]:
+    """What each worker is set up with."""
+    return problem, solver
+
+
+def fit_one(state: tuple[Problem, Solver], task: RowTask) -> Solution:
+    """Fit one dataset; what its objective raises goes to the executor."""
+    problem, solver = state
+    problem.seed_globals(task.position)
+    try:
+        bound = problem.bind(task)
+    except InvalidInputError as exc:
+        return Solution(np.full(len(problem.parameters.names), np.nan), Status.INVALID, str(exc), nfev=0, nit=0)
+    if problem.maximize and bound.is_residuals:
+        raise MethodMismatchError("maximize=True needs a scalar objective, and this one gives residuals")
+    return _expanded(bound, solver.solve(bound))
+
+
+def _expanded(bound: BoundProblem, solution: Solution) -> Solution:
+    """The solution in all parameters, with what its Jacobian says, fit to travel."""
+    if solution.jac is not None:
+        cov, solution.rank, solution.condition = inference.from_jacobian(solution.jac, solution.cost)
+        solution.cov = cov if solution.status is Status.CONVERGED else None
+        solution.jac = None
+    if bound.trace:
+        solution.history = np.array(bound.trace)
+    if solution.n_residuals == -1 and bound.n_residuals is not None:
+        solution.n_residuals = bound.n_residuals
+    if bound.free is not None:
+        free, n = bound.free, len(bound.full)
+        if solution.at_bound is not None:
+            at = np.zeros(n, dtype=np.int8)
+            at[free] = solution.at_bound
+            solution.at_bound = at
+        if solution.cov is not None:
+            cov = np.zeros((n, n))
+            cov[np.ix_(free, free)] = solution.cov
+            solution.cov = cov
+        solution.x = bound.expand(solution.x)
+    return solution
+
+
+class random_state:  # noqa: N801 - used like contextlib's functions
+    """Puts the caller's global random state back where tasks are seeded in this process."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self._kept = kept
+
+    def __enter__(self) -> None:
+        if self._kept:
+            self._states = np.random.get_state(), random.getstate()  # noqa: NPY002
+
+    def __exit__(self, *_: object) -> None:
+        if self._kept:
+            np.random.set_state(self._states[0])  # noqa: NPY002
+            random.setstate(self._states[1])

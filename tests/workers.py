@@ -1,0 +1,61 @@
+"""For tests of what runs in workers: who is there, and what kills, holds up and interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+import time
+
+import psutil
+
+from parfit.executors import kept, processes
+from parfit.executors.processes import shutdown_workers
+
+
+def _is_worker(process):
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return "parfit.executors.worker" in " ".join(process.cmdline())
+    return False
+
+
+def children():
+    """The workers of this process (not what multiprocessing leaves to track its resources)."""
+    return [child for child in psutil.Process().children() if _is_worker(child)]
+
+
+def nothing_is_left():
+    """For a fixture: around a test after which nothing is to be left but idle workers."""
+    yield
+    gc.collect()
+    kept._registry.shutdown()
+    assert len(children()) <= processes._idle.count()
+
+
+def nobody_is_there():
+    """For a fixture: there are no workers at the beginning of the test."""
+    shutdown_workers()
+    assert children() == []
+
+
+def kill_self(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(*paths):
+    while not all(path.exists() for path in paths):
+        time.sleep(0.005)
+
+
+def interrupt_when(*paths):
+    """Send this process a Ctrl-C as soon as the files are there."""
+
+    def watch():
+        wait_for(*paths)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
