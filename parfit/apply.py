@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import itertools
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from parfit import executors
 from parfit.core.errors import InvalidTypeError, WorkerLostError, refuse_unknown
-from parfit.core.protocols import Block, Pool
+from parfit.core.protocols import Pool
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
-from parfit.executors.chunking import ChunkSizer, PairBlock
-from parfit.executors.cpus import cpu_count
 from parfit.progress import Progress, reporting
+from parfit.slices import FrameBlocks, Slice, own
 from parfit.warned import Warned
 
 __all__ = ["apply_by_multiprocessing"]
@@ -32,8 +28,6 @@ _APPLY_OPTIONS = tuple(
     for name, p in inspect.signature(pd.DataFrame.apply).parameters.items()
     if name not in ("self", "func", "axis", "args") and p.kind is not p.VAR_KEYWORD
 )
-#: Long against what it costs to cut, send and unpack a block of a frame (about 0.5 ms).
-_BLOCK_S = 0.08
 
 
 def apply_by_multiprocessing(
@@ -99,7 +93,7 @@ def apply_by_multiprocessing(
     options = {name: kwargs.pop(name) for name in _APPLY_OPTIONS if name in kwargs}
     shared = not recipe.capabilities.own_process
     call = _Applied(func, along, options, tuple(kwargs.pop("args", ())), kwargs, shared)
-    blocks = _FrameBlocks(df, call, recipe.workers if hasattr(recipe, "workers") else None)
+    blocks = FrameBlocks(df, along, call.raw, recipe.workers if hasattr(recipe, "workers") else None)
     results = _Results(df.axes[1 - along], along)
     with reporting(progress, total, "rows" if along else "columns") as count, recipe.open(call) as pool:
         while blocks.next < results.first_failure:
@@ -132,102 +126,6 @@ class _Applied:
     @property
     def raw(self) -> bool:
         return bool(self.options.get("raw", False)) and not self.broadcast
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """`count` rows (or columns) of a frame, after the first `skip`.
-
-    One row alone lies in memory otherwise than among others, and BLAS may then round otherwise; so a single row
-    travels with a neighbour, which is passed over. With ``raw=True``, pandas hands out memory that the function may
-    write to, or not: `writeable`.
-    """
-
-    frame: pd.DataFrame
-    skip: int
-    count: int
-    writeable: bool
-
-
-class _FrameBlocks:
-    """A frame cut into slices, one task each, by the measured cost of its rows; or only some rows, one by one.
-
-    Attributes
-    ----------
-    sizer
-        Is told what slices cost.
-    sent
-        First and last position of the slices that are on their way.
-    limit
-        Slices from this position on are held back.
-    """
-
-    def __init__(self, df: pd.DataFrame, call: _Applied, workers: int | None) -> None:
-        self._df = df
-        self._axis = call.axis
-        self._values = _numbers(df, call)
-        self._total = df.shape[1 - call.axis]
-        self._spans = [(0, self._total)]
-        self.sizer = ChunkSizer(workers or cpu_count(), self._total, _BLOCK_S)
-        self.sent: dict[int, int] = {}
-        self.limit = self._total
-
-    def singly(self, rows: list[int]) -> _FrameBlocks:
-        """Some rows of the same frame, one by one."""
-        made = copy.copy(self)
-        made._spans = [(row, row + 1) for row in reversed(rows)]
-        made.sizer = ChunkSizer(1, 0)
-        made.sent = {}
-        return made
-
-    @property
-    def next(self) -> int:
-        """The position that comes next; the number of rows where none does."""
-        return self._spans[-1][0] if self._spans else self._total
-
-    def take(self, n: int) -> Block | None:  # noqa: ARG002 - a task is a slice, of the size that suits this frame
-        if self.next >= self.limit:
-            return None
-        start, end = self._spans.pop()
-        stop = min(start + self.sizer.next_size(), end)
-        if stop < end:
-            self._spans.append((stop, end))
-        self.sent[start] = stop
-        self.sizer.sent(stop - start)
-        first, last = (start, stop) if stop - start > 1 else (min(start, max(self._total - 2, 0)), start + 2)
-        writeable = self._values is None or self._values.flags.writeable
-        return PairBlock([(start, _Slice(self._cut(slice(first, last)), start - first, stop - start, writeable))])
-
-    def _cut(self, chosen: slice) -> pd.DataFrame:
-        index = (chosen, slice(None)) if self._axis == 1 else (slice(None), chosen)
-        frame = self._df.iloc[index]
-        if self._values is None:
-            return frame
-        values = _as_it_lies(self._values[index], self._axis)
-        if self._total == 1 and values.shape != frame.shape:
-            frame = pd.concat([frame, frame], axis=1 - self._axis)
-        cut: Any = type(frame)(values, frame.index, frame.columns, dtype=values.dtype, copy=False)
-        return cut.__finalize__(frame)
-
-
-def _numbers(df: pd.DataFrame, call: _Applied) -> NDArray[Any] | None:
-    """The values of a frame that has one type throughout, as pandas itself would hand them out; else None."""
-    dtypes = set(df.dtypes)
-    dtype = dtypes.pop()
-    if call.raw or (not dtypes and isinstance(dtype, np.dtype) and dtype.kind in "fiuc" and type(df) is pd.DataFrame):
-        return df.to_numpy()
-    return None
-
-
-def _as_it_lies(values: NDArray[Any], axis: int) -> NDArray[Any]:
-    """A slice in which each row lies in memory as before: in one piece, or scattered.
-
-    BLAS rounds otherwise in the one case than in the other. Pickling alone would put a slice in C order.
-    """
-    in_one_piece = values.strides[axis] == values.itemsize
-    if values.shape[1 - axis] == 1 and not in_one_piece:
-        values = np.repeat(values, 2, axis=1 - axis)
-    return np.asarray(values, order="C" if in_one_piece == (axis == 1) else "F")
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -264,7 +162,7 @@ class _Failed:
     error: TaskError
 
 
-def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
+def _apply_block(call: _Applied, part: Slice) -> _Packed | _Failed:
     """In the worker: pandas hands out the rows, exactly as it does in the caller's process.
 
     The loop is left by an exception as soon as the wanted rows are done, which also spares pandas the work of
@@ -289,7 +187,7 @@ def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
 
     passed = itertools.count()
     visit = each_but_some if part.skip or call.broadcast else each
-    frame: Any = _own(part.frame) if call.shared else part.frame
+    frame: Any = own(part.frame) if call.shared else part.frame
     try:
         if call.raw:
             values = frame.to_numpy()
@@ -303,17 +201,6 @@ def _apply_block(call: _Applied, part: _Slice) -> _Packed | _Failed:
         exc.add_note(_where(call.axis, label))
         return _Failed(len(found), TaskError.from_exception(exc.with_traceback(_inside(exc, each))))
     raise RuntimeError(f"pandas called the function for {len(found)} of {wanted} rows")
-
-
-def _own(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy that lies in memory like the original, which `copy` does not keep to.
-
-    In the caller's own process, what the function writes into a row must not reach the caller's frame either.
-    """
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(frame, protocol=5, buffer_callback=buffers.append)
-    copied: pd.DataFrame = pickle.loads(data, buffers=[bytearray(buffer.raw()) for buffer in buffers])
-    return copied
 
 
 def _where(axis: int, label: Any) -> str:
@@ -367,7 +254,7 @@ class _Results:
         """The position of the first row that has failed, or may have; the number of rows where none has."""
         return min([*self._errors, *self._lost], default=len(self._labels))
 
-    def gather(self, pool: Pool, blocks: _FrameBlocks, count: Callable[[int], None]) -> None:
+    def gather(self, pool: Pool, blocks: FrameBlocks, count: Callable[[int], None]) -> None:
         """Run the slices, until one fails; those before it are finished, since the first is to be raised."""
         blocks.limit = self.first_failure
         for outcome in pool.imap_unordered(_apply_block, blocks):

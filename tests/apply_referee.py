@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.testing import assert_index_equal, assert_series_equal
 
-import parfit.apply
+import parfit.slices
 from parfit import apply_by_multiprocessing
 
 WORKERS = 2
@@ -33,7 +33,7 @@ class FixedSize:
 def set_size(monkeypatch, size: int) -> None:
     """Have frames cut into slices of `size` rows."""
     monkeypatch.setattr(FixedSize, "size", size)
-    monkeypatch.setattr(parfit.apply, "ChunkSizer", FixedSize)
+    monkeypatch.setattr(parfit.slices, "ChunkSizer", FixedSize)
 
 
 def copied(df: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import time
 
 import psutil
 
-from parfit.executors import kept, processes
-from parfit.executors.processes import shutdown_workers
+from parfit.executors import kept
+from parfit.executors.idle import idle_workers, shutdown_workers
 
 
 def _is_worker(process):
@@ -31,7 +31,7 @@ def nothing_is_left():
     yield
     gc.collect()
     kept._registry.shutdown()
-    assert len(children()) <= processes._idle.count()
+    assert len(children()) <= idle_workers.count()
 
 
 def nobody_is_there():

@@ -234,7 +234,8 @@ def _common_length(tree: Any) -> int | None:
     """The leading length where `tree` holds nothing but arrays that share it, and is no mapping of datasets.
 
     A mapping (or tuple) of arrays is a tree with a batch axis where one of them has two axes or more and it has
-    no more entries than the batch has datasets (or the batch has one dataset, or none); ``{"a": 1-D array, "b": 1-D array}`` is a mapping of datasets.
+    no more entries than the batch has datasets, or that has one or none; ``{"a": 1-D array, "b": 1-D array}`` is a
+    mapping of datasets.
     """
     leaves = _leaves(tree)
     if not leaves or not all(isinstance(leaf, np.ndarray) and leaf.ndim for leaf in leaves):

@@ -22,7 +22,7 @@ import cloudpickle
 from parfit.core.protocols import Keepable
 from parfit.core.solution import Outcome
 from parfit.executors.fingerprint import fingerprint
-from parfit.executors.processes import at_shutdown
+from parfit.executors.idle import at_shutdown
 from parfit.executors.shards import BusyError, Call, Shards
 
 __all__ = ["Kept", "run_kept"]

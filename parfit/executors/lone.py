@@ -149,12 +149,15 @@ class LonePool(ProcessPool):
             except OSError:
                 self._drop(lane)
 
-    def _start(self, job: Any) -> None:
+    def _launch(self, job: Any) -> Any:
         if self.sealed:
             raise ReplacedError([job, *self._jobs])
+        return super()._launch(job)
+
+    def _introduce(self, lane: Any) -> None:
         self._setup = self._make_setup()
         try:
-            super()._start(job)
+            super()._introduce(lane)
         finally:
             self._setup = _NOTHING
 

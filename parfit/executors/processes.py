@@ -16,13 +16,9 @@ value.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
-import os
 import selectors
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,12 +30,12 @@ from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
 from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.cpus import worker_count
+from parfit.executors.idle import idle_workers, shutdown_workers
 from parfit.executors.jobs import superseded
 from parfit.executors.launch import WorkerProcess
 from parfit.executors.place import Place
-from parfit.executors.worker import IDLE_S
 
-__all__ = ["ProcessPool", "ProcessesExecutor", "at_shutdown", "shutdown_workers", "warm_up"]
+__all__ = ["ProcessPool", "ProcessesExecutor"]
 
 #: A worker that dies in its setup is started again this often.
 _SETUP_DEATHS = 2
@@ -187,30 +183,37 @@ class ProcessPool(Pool):
         for lane in list(self._lanes):
             while lane.ready and lane.job is None and (job := self._next_job()) is not None:
                 yield from self._send(lane, job)
-        while len(self._lanes) < self._workers and (job := self._next_job()) is not None:
-            self._start(job)
-
-    def _start(self, job: _Job) -> None:
-        """Bring up a worker that is to run `job` as soon as it is ready."""
         while True:
-            worker = _idle.take()
-            lane = _Lane(worker or WorkerProcess(), reused=worker is not None)
-            lane.job = job
-            self._lanes.append(lane)
-            self._selector.register(lane.worker.sock, selectors.EVENT_READ, lane)
-            if lane.worker.exit_fd is not None:
-                self._selector.register(lane.worker.exit_fd, selectors.EVENT_READ, lane)
-            try:
-                lane.worker.send("begin", Place(), self._setup)
-                lane.worker.send("function", None, self._function)
-            except OSError:
-                reused = lane.reused
-                self._drop(lane)
-                if reused:
-                    continue
+            fresh = []
+            while len(self._lanes) < self._workers and (job := self._next_job()) is not None:
+                fresh.append(self._launch(job))
+            if not fresh:
+                return
+            for lane in fresh:  # all are on their way before the first is sent a setup that may be large
+                self._introduce(lane)
+
+    def _launch(self, job: _Job) -> _Lane:
+        """Find or start a worker that is to run `job` as soon as it is ready."""
+        worker = idle_workers.take()
+        lane = _Lane(worker or WorkerProcess(), reused=worker is not None)
+        lane.job = job
+        self._lanes.append(lane)
+        self._selector.register(lane.worker.sock, selectors.EVENT_READ, lane)
+        if lane.worker.exit_fd is not None:
+            self._selector.register(lane.worker.exit_fd, selectors.EVENT_READ, lane)
+        return lane
+
+    def _introduce(self, lane: _Lane) -> None:
+        """Send a worker the setup and the function."""
+        try:
+            lane.worker.send("begin", Place(), self._setup)
+            lane.worker.send("function", None, self._function)
+        except OSError:  # it is gone: its block goes to another
+            if lane.job is not None:
+                self._jobs.appendleft(lane.job)
+            self._drop(lane)
+            if not lane.reused:
                 self._setup_died(lane)
-                continue
-            return
 
     def _send(self, lane: _Lane, job: _Job) -> Iterator[Outcome]:
         """Send a block; what cannot be pickled is an outcome, alone."""
@@ -273,7 +276,7 @@ class ProcessPool(Pool):
         elif word == "stale":
             self._drop(lane)
             if job is not None:
-                self._start(job)
+                self._jobs.appendleft(job)
         elif word == "failed":
             error = rest[0]
             text = f"the setup failed in a worker: {error.type}: {error.message}"
@@ -369,106 +372,7 @@ class ProcessPool(Pool):
         for lane in list(self._lanes):
             if keep and lane.ready and lane.job is None:
                 self._forget(lane)
-                _idle.give(lane.worker)
+                idle_workers.give(lane.worker)
             else:
                 self._drop(lane)
         self._selector.close()
-
-
-class _IdleWorkers:
-    """Workers between two calls. Shared by the threads of this process; not by its forked children."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._workers: list[WorkerProcess] = []
-        self._timer: threading.Timer | None = None
-
-    def take(self) -> WorkerProcess | None:
-        """The worker that was used last, if any is alive."""
-        while True:
-            with self._lock:
-                if not self._workers:
-                    return None
-                worker = self._workers.pop()
-            if not worker.gone:
-                return worker
-            worker.close()
-
-    def count(self) -> int:
-        """How many there are."""
-        with self._lock:
-            return len(self._workers)
-
-    def give(self, worker: WorkerProcess) -> None:
-        """Keep a worker for the next call; it ends by itself after a while."""
-        if sys.is_finalizing():  # there is no next call, and starting the timer's thread would never return
-            worker.close()
-            return
-        try:
-            worker.send("end")
-        except OSError:
-            worker.close()
-            return
-        with self._lock:
-            self._workers.append(worker)
-            self._come_again()
-
-    def _come_again(self) -> None:
-        """Have `_reap` called in a while: by one timer at a time, however many calls there are."""
-        if self._timer is None:
-            self._timer = threading.Timer(IDLE_S + 1.0, self._reap)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _reap(self) -> None:
-        with self._lock:
-            self._timer = None
-            ended = [worker for worker in self._workers if worker.gone]
-            self._workers = [worker for worker in self._workers if worker not in ended]
-            if self._workers:
-                self._come_again()
-        for worker in ended:
-            worker.close()
-
-    def shutdown(self) -> None:
-        """End them all, now."""
-        with self._lock:
-            workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.close()
-
-    def disown(self) -> None:
-        """In a forked child: the workers are the parent's."""
-        self._lock = threading.Lock()
-        self._timer = None
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.abandon()
-
-
-_idle = _IdleWorkers()
-atexit.register(_idle.shutdown)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.disown)
-
-
-def warm_up(workers: int) -> None:
-    """Start as many workers, to be found idle: all at once, where the first call would start one by one."""
-    for _ in range(workers - _idle.count()):
-        _idle.give(WorkerProcess())
-
-
-#: What else is to end with the idle workers: those that keep data (parfit.executors.kept).
-_closers: list[Callable[[], None]] = []
-
-
-def at_shutdown(close: Callable[[], None]) -> None:
-    """Have `close` called by `shutdown_workers`."""
-    _closers.append(close)
-
-
-def shutdown_workers() -> None:
-    """End the idle worker processes that are kept for the next call, and those that keep data for it."""
-    for close in _closers:
-        close()
-    _idle.shutdown()

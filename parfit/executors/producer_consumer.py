@@ -17,8 +17,9 @@ from parfit.core.protocols import Capabilities, Executor, Keepable, Pool, TaskFu
 from parfit.core.solution import Outcome
 from parfit.executors import shelf
 from parfit.executors.cpus import worker_count
+from parfit.executors.idle import shutdown_workers
 from parfit.executors.kept import run_kept
-from parfit.executors.processes import ProcessPool, shutdown_workers
+from parfit.executors.processes import ProcessPool
 from parfit.executors.shards import Call
 
 __all__ = ["ProducerConsumerExecutor"]

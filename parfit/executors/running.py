@@ -183,7 +183,7 @@ def run_block(
         if begin is not None:
             begin(index)
         seen: dict[tuple[str, str], int] = {}
-        _current.warnings = seen
+        outer, _current.warnings = _current.warnings, seen
         start = clock()
         try:
             value = function(state, data)
@@ -195,7 +195,7 @@ def run_block(
             took = clock() - start
             outcome = Outcome(key, OutcomeKind.DONE, value, None, took, 1, _texts(seen) if seen else ())
         finally:
-            _current.warnings = None
+            _current.warnings = outer
         emit(outcome)
 
     _current.depth += 1

@@ -28,8 +28,8 @@ from parfit.core.solution import Outcome, OutcomeKind, TaskError, WarningText
 from parfit.executors import payload as pl
 from parfit.executors import shelf
 from parfit.executors.chunking import ChunkSizer, PairBlock
+from parfit.executors.idle import warm_up
 from parfit.executors.lone import LonePool, ReplacedError, Stream, drive
-from parfit.executors.processes import warm_up
 from parfit.executors.running import recording_warnings, run_block
 
 __all__ = ["BusyError", "Call", "Router", "SerialShards", "Shards"]

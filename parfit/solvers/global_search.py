@@ -76,7 +76,8 @@ class GlobalSearch(Solver):
         if not found.success and any(word in message.lower() for word in _LIMIT_WORDS):
             status = Status.MAX_STEPS
         cost = problem.fun(z) if found.fun is None else float(np.asarray(found.fun).reshape(-1)[0])
-        solution = Solution(z, status, message, cost, nit=int(found.get("nit", -1)), jac=final_jacobian(problem, z))
+        njev, nit = (int(found.get(name, -1)) for name in ("njev", "nit"))
+        solution = Solution(z, status, message, cost, njev=njev, nit=nit, jac=final_jacobian(problem, z))
         walls, problem.nonfinite = problem.nonfinite, 0  # a search of a whole box may well meet NaN, and go on
         solution = judge(problem, solution)
         problem.nonfinite = walls

@@ -144,7 +144,7 @@ class Minimize(Solver):
                 return {name: problem.hessian(given) if name == "hess" else problem.hessian_product(given)}
             if given is not None:
                 return {name: given}
-        if self.name in _NEEDS_HESSIAN:
+        if self.name in _NEEDS_HESSIAN or (self.name == "Newton-CG" and problem.jac is None):
             return {"hess": lambda z: _numerical_hessian(problem, z)}
         return {}
 
@@ -155,8 +155,8 @@ class Minimize(Solver):
             status = Status.CONVERGED
         elif code in _MAX_STEPS:
             status = Status.MAX_STEPS
-        else:
-            status = Status.NONFINITE if code in _NONFINITE else Status.STALLED
+        else:  # Newton-CG has one code for NaN and for a Hessian that is not positive definite
+            status = Status.NONFINITE if code in _NONFINITE and problem.nonfinite else Status.STALLED
         cost = float(np.asarray(found.fun).reshape(-1)[0])
         gradient = found.get("grad", found.get("jac"))  # trust-constr has the constraints' Jacobians in `jac`
         optimality = float(found.get("optimality", np.nan))
@@ -170,6 +170,7 @@ class Minimize(Solver):
             njev=int(found.get("njev", -1)),
             nit=int(found.get("nit", -1)),
             optimality=optimality,
+            at_bound=_beside_bound(found, z, problem) if self.name == "trust-constr" else None,
             jac=final_jacobian(problem, z),
         )
 
@@ -188,6 +189,15 @@ def final_jacobian(problem: BoundProblem, z: FloatArray) -> FloatArray | None:
     problem.nfev, problem.nonfinite = nfev, nonfinite
     del problem.trace[steps:]
     return found
+
+
+def _beside_bound(found: Any, z: FloatArray, problem: BoundProblem) -> NDArray[np.int8]:
+    """The bounds that an interior-point method has come to rest beside: its gradient still pushes there."""
+    near = 1e-5 * np.maximum(1.0, np.abs(z))
+    pushes = np.abs(found.grad) > 1e3 * max(float(found.optimality), 1e-12)
+    low = pushes & (found.grad > 0) & (z - problem.lower <= near)
+    high = pushes & (found.grad < 0) & (problem.upper - z <= near)
+    return high.astype(np.int8) - low.astype(np.int8)
 
 
 def _projected(g: FloatArray, z: FloatArray, problem: BoundProblem) -> float:

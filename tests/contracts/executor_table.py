@@ -16,7 +16,7 @@ from parfit.core.protocols import Capabilities, Executor
 from parfit.executors import resolve
 from parfit.executors.futures import FuturesExecutor
 from parfit.executors.joblib import JoblibExecutor
-from parfit.executors.processes import shutdown_workers
+from parfit.executors.idle import shutdown_workers
 
 WORKERS = 2
 

@@ -15,7 +15,7 @@ import pytest
 from parfit.core.errors import SetupError
 from parfit.core.solution import OutcomeKind
 from parfit.executors import kept
-from parfit.executors.processes import shutdown_workers
+from parfit.executors.idle import shutdown_workers
 from parfit.executors.producer_consumer import ProducerConsumerExecutor
 from tests.executors.keepable import Data, counted_loads, pids, run, values
 from tests.workers import children, interrupt_when, nobody_is_there, nothing_is_left
