@@ -18,7 +18,7 @@ from parfit.core.errors import InvalidTypeError, WorkerLostError, refuse_unknown
 from parfit.core.protocols import Pool
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.progress import Progress, reporting
-from parfit.slices import FrameBlocks, Slice, own
+from parfit.slices import FrameBlocks, Slice, own, writeable
 from parfit.warned import Warned
 
 __all__ = ["apply_by_multiprocessing"]
@@ -193,6 +193,7 @@ def _apply_block(call: _Applied, part: Slice) -> _Packed | _Failed:
             values = frame.to_numpy()
             np.apply_along_axis(visit, call.axis, values.copy("K") if part.writeable else values)
         else:
+            frame = writeable(frame) if call.axis else frame
             frame.apply(visit, axis=call.axis, result_type="broadcast" if call.broadcast else None)
     except _Enough:
         return _packed(found)

@@ -15,7 +15,7 @@ from parfit.core.protocols import Block
 from parfit.executors.chunking import ChunkSizer, PairBlock
 from parfit.executors.cpus import cpu_count
 
-__all__ = ["FrameBlocks", "Slice", "own"]
+__all__ = ["FrameBlocks", "Slice", "own", "writeable"]
 
 #: Long against what it costs to cut, send and unpack a block of a frame (about 0.5 ms).
 _BLOCK_S = 0.08
@@ -98,12 +98,19 @@ class FrameBlocks:
 
 
 def _handed_out(df: pd.DataFrame, raw: bool) -> NDArray[Any] | None:
-    """The values of a frame of numbers of one type, or with ``raw=True`` of any, as pandas would hand them out."""
+    """The values of a frame where `Slice`s are to be cut from these: one block of numbers, or with ``raw=True`` any."""
+    if raw:
+        return df.to_numpy()
+    if type(df) is not pd.DataFrame or (dtype := _one_dtype(df)) is None or dtype.kind not in "fiuc":
+        return None
+    values = df.to_numpy()
+    return values if np.may_share_memory(values, df.iloc[:, 0].to_numpy()) else None
+
+
+def _one_dtype(df: pd.DataFrame) -> np.dtype[Any] | None:
     dtypes = set(df.dtypes)
     dtype = dtypes.pop()
-    if raw or (not dtypes and isinstance(dtype, np.dtype) and dtype.kind in "fiuc" and type(df) is pd.DataFrame):
-        return df.to_numpy()
-    return None
+    return dtype if isinstance(dtype, np.dtype) and not dtypes else None
 
 
 def _as_it_lies(values: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -126,3 +133,25 @@ def own(frame: pd.DataFrame) -> pd.DataFrame:
     data = pickle.dumps(frame, protocol=5, buffer_callback=buffers.append)
     copied: pd.DataFrame = pickle.loads(data, buffers=[bytearray(buffer.raw()) for buffer in buffers])
     return copied
+
+
+class _Writeable(pd.DataFrame):
+    """A frame whose rows pandas hands out from memory that may be written to."""
+
+    @property
+    def values(self) -> NDArray[Any]:
+        found: NDArray[Any] = self.__dict__["memory"]
+        return found
+
+
+def writeable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same frame, such that a function may write into each of its rows.
+
+    pandas 3 makes a copy for the first row that is written to, and refuses the second, where all columns lie in one
+    block; with slices of any size, each would begin anew.
+    """
+    if type(frame) is not pd.DataFrame or _one_dtype(frame) is None or (values := frame.to_numpy()).flags.writeable:
+        return frame
+    made = _Writeable(frame, copy=False)
+    made.__dict__["memory"] = values.copy("K")
+    return made

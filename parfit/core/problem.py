@@ -141,8 +141,8 @@ class BoundProblem:
         How often the objective was called.
     n_residuals
         Their number; -1 for a scalar objective; None before the first call.
-    nonfinite
-        The number of evaluations that gave NaN or infinity.
+    nonfinite, last_nonfinite
+        The number of evaluations that gave NaN or infinity, and which was the last of them, counted as in `nfev`.
     raised
         The exception that the objective (or another function of the user's) raised, to tell it from a solver's own.
     trace
@@ -172,7 +172,7 @@ class BoundProblem:
         self._as_is = self.free is None and p.structure.is_vector
         self._unflatten = p.structure.unflattener
         self.nfev = 0
-        self.nonfinite = 0
+        self.nonfinite = self.last_nonfinite = 0
         self.n_residuals: int | None = None
         self.trace: list[FloatArray] = []
         self.raised: BaseException | None = None
@@ -257,6 +257,14 @@ class BoundProblem:
         return self._start_value
 
     @property
+    def start_cost(self) -> float:
+        """What is minimised, at the start."""
+        value = self.start()
+        if type(value) is np.ndarray:
+            return 0.5 * float(value.dot(value))
+        return self._sign * float(value[0] if type(value) is tuple else value)
+
+    @property
     def is_residuals(self) -> bool:
         """Whether the objective gives residuals; calls it at the start to find out."""
         if self.n_residuals is None:
@@ -294,6 +302,7 @@ class BoundProblem:
         square = r.dot(r)
         if not square < _INFINITY and not np.isfinite(r).all():
             self.nonfinite += 1
+            self.last_nonfinite = self.nfev
         if self._history:
             self.trace.append(np.append(0.5 * square, self.expand(z)))
         return r
@@ -320,6 +329,7 @@ class BoundProblem:
     def _noted(self, value: float, z: FloatArray) -> float:
         if not math.isfinite(value):
             self.nonfinite += 1
+            self.last_nonfinite = self.nfev
         if self._history:
             self.trace.append(np.append(value, self.expand(z)))
         return value

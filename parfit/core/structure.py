@@ -306,7 +306,12 @@ class Structure:
         def put(i: int, value: Any) -> None:
             v[i] = _number(value, self.names[i], what)
 
-        self._root.flatten(tree, 0, put, "", partial=False)
+        try:
+            self._root.flatten(tree, 0, put, "", partial=False)
+        except (InvalidInputError, InvalidTypeError) as exc:
+            if str(exc).startswith(f"{what}: "):
+                raise
+            raise type(exc)(f"{what}: {exc}") from None
         return v
 
     def partial(self, tree: Any) -> dict[int, Any]:

@@ -176,6 +176,10 @@ class ProcessCrew(Crew):
         for process in started:
             process.join(_REAP_S)
 
+    def end_now(self) -> None:
+        """The interpreter ends."""
+        self.dismiss()
+
     @abstractmethod
     def _shut_down(self, executor: Any) -> None:
         """Have the executor notice that its workers have ended, and end its own threads."""

@@ -18,8 +18,8 @@ __all__ = ["end_at_exit", "ended"]
 class Ends(Protocol):
     """Something that can be ended."""
 
-    def dismiss(self) -> None:
-        """End all workers now."""
+    def end_now(self) -> None:
+        """End all workers."""
 
 
 _open: weakref.WeakSet[Ends] = weakref.WeakSet()
@@ -27,20 +27,20 @@ _registered: set[str] = set()
 
 
 def end_at_exit(what: Ends, library: str) -> None:
-    """Have `what` dismissed before `library`, whose pool it has just started, waits for it."""
+    """Have `what` ended before `library`, whose pool it has just started, waits for it."""
     _open.add(what)
     register = getattr(threading, "_register_atexit", None)  # of the standard library; loky registers there as well
     if register is not None and library not in _registered:
         with contextlib.suppress(RuntimeError):  # the interpreter is ending already
-            register(_dismiss_all)
+            register(_end_all)
             _registered.add(library)
 
 
 def ended(what: Ends) -> None:
-    """There is nothing left to dismiss."""
+    """There is nothing left to end."""
     _open.discard(what)
 
 
-def _dismiss_all() -> None:
+def _end_all() -> None:
     for what in list(_open):
-        what.dismiss()
+        what.end_now()

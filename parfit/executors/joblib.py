@@ -231,12 +231,17 @@ class JoblibPool(ForeignPool):
             if self._threads is not None:
                 self._threads.__exit__(None, None, None)
             if not self._found:
-                self.dismiss()
+                self._end_processes()
         finally:
             self._carrier.close()
 
-    def dismiss(self) -> None:
-        """End joblib's processes now."""
+    def end_now(self) -> None:
+        """The interpreter ends, with a call that nobody has ended."""
+        with contextlib.suppress(ValueError):  # it is in another thread
+            self._end_round()
+        self._end_processes()
+
+    def _end_processes(self) -> None:
         if self._backend == "loky" and _loky_workers():
             from joblib.externals.loky import get_reusable_executor
 

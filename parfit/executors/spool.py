@@ -15,7 +15,9 @@ waiting for the rest, or its feeder thread for a reader, for ever (cpython#94777
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
 import shutil
 import tempfile
 import weakref
@@ -105,14 +107,17 @@ class Spool:
     """The folder, as the caller holds it. It is removed by `remove`, or when this process ends."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="parfit-")
+        _sweep()
+        self.folder = tempfile.mkdtemp(prefix=_prefix())
         line = -1
         if hasattr(os, "mkfifo"):
-            path = os.path.join(self.folder, "lifeline")
+            path = os.path.join(self.folder, "line")
             os.mkfifo(path, 0o600)
             reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening the other end would wait for one
             line = os.open(path, os.O_WRONLY)
             os.close(reader)
+            # Under its name only now that it is held: else `_sweep` of another process would find it abandoned.
+            os.rename(path, os.path.join(self.folder, "lifeline"))
         self._finalizer = weakref.finalize(self, _remove, self.folder, line, os.getpid())
 
     def save(self, name: str, payload: pl.Payload) -> None:
@@ -150,12 +155,33 @@ class Spool:
     def wipe(self) -> None:
         """Forget the workers that there were; all of them have ended."""
         for name in os.listdir(self.folder):
-            if name.endswith((".board", ".late")) or name.startswith("reply-"):
+            if name.endswith((".board", ".late")) or name.startswith(("block-", "reply-")):
                 self.discard(name)
 
     def remove(self) -> None:
         """Remove the folder."""
         self._finalizer()
+
+
+def _prefix() -> str:
+    """What the folders of this machine begin with, also where another machine has its own beside them."""
+    return f"parfit-{''.join(filter(str.isalnum, platform.node()))}-"
+
+
+@functools.cache
+def _sweep() -> None:
+    """Remove, once, the folders of callers that were killed: nobody holds their lifelines."""
+    beside = tempfile.gettempdir()
+    for name in os.listdir(beside):
+        folder = os.path.join(beside, name)
+        if name.startswith(_prefix()) and (fd := open_lifeline(folder)) is not None:
+            try:
+                if os.read(fd, 1) == b"":
+                    shutil.rmtree(folder, ignore_errors=True)
+            except OSError:  # somebody holds it, and has nothing to say
+                pass
+            finally:
+                os.close(fd)
 
 
 def _remove(folder: str, line: int, owner: int) -> None:

@@ -172,7 +172,7 @@ def _refuse_if_all_invalid(fits: Fits) -> None:
     if not len(fits):
         return
     summary = fits.summary
-    at_start = (summary["status"] == "invalid") | ((summary["status"] == "nonfinite") & (summary["nit"] == 0))
+    at_start = (summary["status"] == "invalid") | ((summary["status"] == "nonfinite") & (summary["nfev"] <= 1))
     if at_start.all():
         first, label = summary["message"].iloc[0], fits.labels[0]
         others = "all others likewise" if summary["message"].nunique() == 1 else "no other can be fitted either"
@@ -188,7 +188,7 @@ def _warn_in_sum(fits: Fits, positions: Positions) -> None:
     errors = fits.errors
     if len(positions) > 1 and len(errors) == len(fits) and errors["type"].nunique() == 1:
         first = errors.iloc[0]
-        text = f"the objective raised {first['type']}: {first['message']} for every dataset; see fits.errors"
+        text = f"every dataset raised {first['type']}, the first of them: {first['message']}; see fits.errors"
         warnings.warn(text, ParfitWarning, stacklevel=5)
     found = fits.warnings
     found = found[found.index.isin(positions)]

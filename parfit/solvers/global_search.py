@@ -24,7 +24,7 @@ _scipy: Any = optimize
 
 METHODS = ("differential_evolution", "dual_annealing", "shgo", "basinhopping", "direct", "brute")
 _TAKEN = ("func", "bounds", "ranges", "x0", "args", "rng", "seed", "callback", "full_output", "constraints")
-_LIMIT_WORDS = ("maximum number", "maximum iteration", "exceeded", "reached", "larger than maxfun")
+_LIMIT_WORDS = ("maximum number", "maximum iteration", "exceeded", "reached", "larger than max")
 
 
 def _options(name: str) -> tuple[str, ...]:

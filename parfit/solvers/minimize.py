@@ -197,7 +197,8 @@ def _beside_bound(found: Any, z: FloatArray, problem: BoundProblem) -> NDArray[n
     pushes = np.abs(found.grad) > 1e3 * max(float(found.optimality), 1e-12)
     low = pushes & (found.grad > 0) & (z - problem.lower <= near)
     high = pushes & (found.grad < 0) & (problem.upper - z <= near)
-    return high.astype(np.int8) - low.astype(np.int8)
+    sides: NDArray[np.int8] = high.astype(np.int8) - low.astype(np.int8)
+    return sides
 
 
 def _projected(g: FloatArray, z: FloatArray, problem: BoundProblem) -> float:

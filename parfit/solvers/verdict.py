@@ -28,35 +28,29 @@ _WALL_STEP = 1e-4
 _ORTHOGONAL = 1e-2
 #: A Gauss-Newton step shorter than this, relative to the parameters, is none.
 _NO_STEP = 1e-6
+#: And one that lowers the cost by less than this, relative to that of the start.
+_NO_GAIN = 1e-10
 #: Steps of the difference quotients: the cube root of the machine epsilon balances truncation and rounding.
 _CENTRAL_STEP = float(np.finfo(float).eps ** (1 / 3))
 
 
 def screen(problem: BoundProblem) -> Solution | None:
     """Call the objective at the start; the solution where there is nothing to solve, else None."""
-    value = problem.start()
-    gradient_too = type(value) is tuple
-    if gradient_too:
-        value = value[0]
-    z = problem.x0
+    cost = problem.start_cost
     m = problem.n_residuals
-    if m is not None and m >= 0:
-        if m == 0:
-            return _ended(problem, Status.INVALID, "the objective gave no residuals (an array of length 0)")
-        if m < problem.n:
-            text = f"{m} residuals cannot determine {problem.n} free parameters"
-            return _ended(problem, Status.INVALID, text)
-        finite = bool(np.isfinite(value).all())
-        cost = 0.5 * float(value.dot(value)) if finite else math.nan
-    else:
-        cost = float(value)
-        finite = math.isfinite(cost)
-    if not finite:
-        bad = "residuals hold" if m is not None and m >= 0 else "objective is"
+    residuals = m is not None and m >= 0
+    if m == 0:
+        return _ended(problem, Status.INVALID, "the objective gave no residuals (an array of length 0)")
+    if residuals and m < problem.n:  # type: ignore[operator]
+        text = f"{m} residual{'s' * (m != 1)} cannot determine {problem.n} free parameters"
+        hint = " (a scalar is returned as a number, not as an array of length 1)" if m == 1 else ""
+        return _ended(problem, Status.INVALID, text + hint)
+    if not math.isfinite(cost) and not (residuals and np.isfinite(problem.start()).all()):
+        bad = "residuals hold" if residuals else "objective is"
         return _ended(problem, Status.NONFINITE, f"the {bad} NaN or infinite at the start")
     if problem.n == 0:
         solution = _ended(problem, Status.CONVERGED, "no parameter is free: the objective was evaluated")
-        solution.cost = problem.fun(z)
+        solution.cost = problem.fun(problem.x0)
         solution.optimality = 0.0
         return solution
     return None
@@ -108,16 +102,35 @@ def judge(problem: BoundProblem, solution: Solution) -> Solution:
         solution.message = f"the objective is NaN or infinite at the end ({solution.message})"
         return solution
     steps = len(problem.trace)
-    if problem.nonfinite and solution.status in (Status.CONVERGED, Status.STALLED):
-        if (where := _wall(problem, solution)) is not None:
-            solution.status = Status.NONFINITE
-            solution.message = f"stopped beside NaN or infinity: {where} ({solution.message})"
-    if solution.status is Status.CONVERGED and np.array_equal(solution.x, problem.x0):
-        if not _start_is_solution(problem, solution):
-            solution.status = Status.UNMOVED
-            solution.message = f"{Status.UNMOVED.sentence} ({solution.message})"
+    if problem.nonfinite and (where := _unescaped(problem, solution)) is not None:
+        solution.status = Status.NONFINITE
+        solution.message = f"stopped beside NaN or infinity: {where} ({solution.message})"
+    if solution.status is Status.CONVERGED and (how := _never_better(problem, solution)) is not None:
+        solution.status = Status.UNMOVED
+        solution.message = f"{how} ({solution.message})"
     del problem.trace[steps:]  # the history is the solver's
     return solution
+
+
+def _unescaped(problem: BoundProblem, solution: Solution) -> str | None:
+    """Why a solver that met NaN or infinity did not get away from it; None where it did."""
+    if solution.status is Status.MAX_STEPS:
+        return "the last evaluation gave it" if problem.last_nonfinite == problem.nfev else None
+    if (where := _wall(problem, solution)) is not None:
+        return where
+    if solution.status is Status.STALLED and solution.jac is None:
+        return None if _is_minimum(problem, solution.x, solution.cost) else "the cost still falls"
+    return None
+
+
+def _never_better(problem: BoundProblem, solution: Solution) -> str | None:
+    """How a claim of success is empty where the solver has not come down from its start; None where it is not."""
+    if np.array_equal(solution.x, problem.x0):
+        return None if _start_is_solution(problem, solution) else Status.UNMOVED.sentence
+    if solution.cost >= problem.start_cost and not problem.constraints:  # a start may be better, and not allowed
+        at = solution.x
+        return None if _is_minimum(problem, at, solution.cost) else "the solver claims success, and is no better than its start"
+    return None
 
 
 def at_bound(z: FloatArray, lower: FloatArray, upper: FloatArray, known: NDArray[np.int8] | None) -> NDArray[np.int8]:
@@ -144,14 +157,23 @@ def _wall(problem: BoundProblem, solution: Solution) -> str | None:
     z = solution.x
     for i in range(len(z)):
         for side in (-1.0, 1.0):
-            near = z.copy()
-            near[i] += side * (_WALL_STEP * abs(z[i]) or _WALL_STEP**2)
-            near[i] = min(max(near[i], problem.lower[i]), problem.upper[i])
-            if not math.isfinite(_cost(problem, near)):
+            near = _beside(problem, z, i, side * (_WALL_STEP * abs(z[i]) or _WALL_STEP**2))
+            cost = _cost(problem, near)
+            if math.isfinite(cost) and cost < solution.cost:  # downhill there: look further
+                near = _beside(problem, z, i, 10 * (near[i] - z[i]))
+                cost = _cost(problem, near)
+            if not math.isfinite(cost):
                 return f"at {near[i]:.6g} in place of {z[i]:.6g} in free parameter {i}"
     if solution.jac is not None and not _is_stationary(problem.residuals(z), solution.jac[:, solution.at_bound == 0]):
         return "the solution is not stationary"
     return None
+
+
+def _beside(problem: BoundProblem, z: FloatArray, i: int, step: float) -> FloatArray:
+    """`z` with one parameter moved, as far as its bounds allow."""
+    near = z.copy()
+    near[i] = min(max(z[i] + step, problem.lower[i]), problem.upper[i])
+    return near
 
 
 def _is_stationary(r: FloatArray, J: FloatArray) -> bool:
@@ -185,12 +207,18 @@ def falls_short(problem: BoundProblem, solution: Solution, g: FloatArray, option
     slope &= (solution.at_bound == 0) & (room > 1e-3 * np.maximum(np.abs(z), 1e-3))
     if not slope.any():
         return False
-    return not _is_close(problem.residuals(z), J, z, max(_NO_STEP, 10 * (options.get("xtol") or 0.0)))
+    return not _is_close(problem, J, problem.residuals(z), z, max(_NO_STEP, 10 * (options.get("xtol") or 0.0)))
 
 
-def _is_close(r: FloatArray, J: FloatArray, z: FloatArray, tolerance: float) -> bool:
-    """Whether the solution is within a Gauss-Newton step of nothing: rounding errors may point anywhere."""
+def _is_close(problem: BoundProblem, J: FloatArray, r: FloatArray, z: FloatArray, tolerance: float) -> bool:
+    """Whether a Gauss-Newton step moves next to nothing, or has next to nothing to gain.
+
+    Residuals that are nothing but rounding errors may point anywhere.
+    """
     step = np.linalg.lstsq(J, r, rcond=None)[0]
+    gain = J @ step
+    if 0.5 * gain.dot(gain) <= _NO_GAIN * problem.start_cost:
+        return True
     return bool((np.abs(step) <= tolerance * np.maximum(np.abs(z), _NO_STEP)).all())
 
 
@@ -202,7 +230,7 @@ def _start_is_solution(problem: BoundProblem, solution: Solution) -> bool:
     if not np.isfinite(J).all() or not J.any():
         return False
     r, free = problem.residuals(z), solution.at_bound == 0
-    return _is_stationary(r, J[:, free]) or _is_close(r, J[:, free], z[free], _NO_STEP)
+    return _is_stationary(r, J[:, free]) or _is_close(problem, J[:, free], r, z[free], _NO_STEP)
 
 
 def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:
@@ -211,8 +239,7 @@ def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:
     for i in range(len(z)):
         step = 1e-3 * max(abs(z[i]), 1e-3)
         for side in (-step, step):
-            near = z.copy()
-            near[i] = min(max(z[i] + side, problem.lower[i]), problem.upper[i])
+            near = _beside(problem, z, i, side)
             if near[i] == z[i]:
                 continue
             there = _cost(problem, near)

@@ -121,7 +121,12 @@ TABLE = (
         draws=True,
     ),
     _global("shgo", lambda f, x0, box, **o: optimize.shgo(f, box, **o)),
-    _global("direct", lambda f, x0, box, **o: optimize.direct(f, box, **o), options={"len_tol": 1e-4, "maxfun": 10000}, rtol=0.02),
+    _global(
+        "direct",
+        lambda f, x0, box, **o: optimize.direct(f, box, **o),
+        options={"len_tol": 1e-4, "maxfun": 10000},
+        rtol=0.02,
+    ),
     _global(
         "basinhopping",
         lambda f, x0, box, **o: optimize.basinhopping(f, x0, rng=np.random.default_rng(SEED), **o),
