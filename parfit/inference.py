@@ -125,4 +125,4 @@ def conf_int(params: pd.DataFrame, stderr: pd.DataFrame, freedom: NDArray[np.int
         width = quantile[:, None] * stderr.to_numpy()
     columns = pd.MultiIndex.from_product([params.columns, ["lower", "upper"]])
     values = np.stack([params.to_numpy() - width, params.to_numpy() + width], axis=2)
-    return pd.DataFrame(values.reshape(len(params), -1), index=params.index, columns=columns)
+    return pd.DataFrame(values.reshape(len(params), len(columns)), index=params.index, columns=columns)

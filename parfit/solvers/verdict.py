@@ -128,8 +128,8 @@ def _never_better(problem: BoundProblem, solution: Solution) -> str | None:
     if np.array_equal(solution.x, problem.x0):
         return None if _start_is_solution(problem, solution) else Status.UNMOVED.sentence
     if solution.cost >= problem.start_cost and not problem.constraints:  # a start may be better, and not allowed
-        at = solution.x
-        return None if _is_minimum(problem, at, solution.cost) else "the solver claims success, and is no better than its start"
+        if not _is_minimum(problem, solution.x, solution.cost):
+            return "the solver claims success, and is no better than its start"
     return None
 
 
@@ -164,9 +164,15 @@ def _wall(problem: BoundProblem, solution: Solution) -> str | None:
                 cost = _cost(problem, near)
             if not math.isfinite(cost):
                 return f"at {near[i]:.6g} in place of {z[i]:.6g} in free parameter {i}"
-    if solution.jac is not None and not _is_stationary(problem.residuals(z), solution.jac[:, solution.at_bound == 0]):
+    if solution.jac is not None and not _is_at_rest(problem, solution, solution.jac):
         return "the solution is not stationary"
     return None
+
+
+def _is_at_rest(problem: BoundProblem, solution: Solution, J: FloatArray) -> bool:
+    """Whether residuals with the Jacobian `J` leave nothing to gain in the parameters that are not at a bound."""
+    r, free = problem.residuals(solution.x), solution.at_bound == 0
+    return _is_stationary(r, J[:, free]) or _is_close(problem, J[:, free], r, solution.x[free], _NO_STEP)
 
 
 def _beside(problem: BoundProblem, z: FloatArray, i: int, step: float) -> FloatArray:
@@ -227,10 +233,7 @@ def _start_is_solution(problem: BoundProblem, solution: Solution) -> bool:
     z, J = solution.x, solution.jac
     if J is None:
         return _is_minimum(problem, z, solution.cost)
-    if not np.isfinite(J).all() or not J.any():
-        return False
-    r, free = problem.residuals(z), solution.at_bound == 0
-    return _is_stationary(r, J[:, free]) or _is_close(problem, J[:, free], r, z[free], _NO_STEP)
+    return bool(np.isfinite(J).all() and J.any()) and _is_at_rest(problem, solution, J)
 
 
 def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:

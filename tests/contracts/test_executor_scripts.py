@@ -118,7 +118,7 @@ def write(folder: Path, template: str, entry: Entry, **values: object) -> Path:
 
 @contextlib.contextmanager
 def started(script: Path) -> Iterator[subprocess.Popen[str]]:
-    """The script, leading a session of its own, so that whatever it leaves behind is found."""
+    """The script, apart from this process in a way that whatever it leaves behind is found."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", str(script)],
         stdout=subprocess.PIPE,
@@ -132,13 +132,13 @@ def started(script: Path) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            for pid in session(process.pid):
+            for pid in family(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
-def session(leader: int) -> list[int]:
-    """The processes of a session that are alive."""
+def family(leader: int) -> list[int]:
+    """What is alive of a script and of all that it has started, whatever became of their parents."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
@@ -148,9 +148,9 @@ def session(leader: int) -> list[int]:
 
 
 def assert_gone(leader: int) -> None:
-    """Nothing is left of a session, a while after its leader has ended."""
+    """Nothing is left of a script and of what it has started, a while after it has ended."""
     deadline = time.monotonic() + GONE_S
-    while (left := session(leader)) and time.monotonic() < deadline:
+    while (left := family(leader)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == []
 
