@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def peer_pool(df: pd.DataFrame, func: Callable[[pd.Series], float], workers: int
 
     pool = multiprocessing.get_context("fork").Pool(workers)
     edges = np.linspace(0, len(df), workers + 1).astype(int)
-    parts = [(df.iloc[a:b], func) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [(df.iloc[a:b], func) for a, b in itertools.pairwise(edges)]
     return lambda: pd.concat(pool.starmap(apply_part, parts))
 
 

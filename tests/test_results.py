@@ -186,7 +186,9 @@ def test_a_label_that_is_not_there(what: str) -> None:
 
 
 def test_duplicate_labels() -> None:
-    fits = fit(decays(4).set_axis(["a", "b", "a", "c"]), objective=lambda p, row: p["a"] * np.exp(-p["b"] * T) - row.to_numpy())
+    fits = fit(
+        decays(4).set_axis(["a", "b", "a", "c"]), objective=lambda p, row: p["a"] * np.exp(-p["b"] * T) - row.to_numpy()
+    )
     assert fits.row(2).label == "a"
     with pytest.raises(parfit.InvalidInputError, match=r"2 datasets have the label 'a', at the positions \[0, 2\]"):
         fits["a"]

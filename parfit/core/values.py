@@ -24,6 +24,8 @@ def checked(value: Any) -> Any:
         if array.dtype.kind != "O" or not array.size or array.ndim > 1:
             raise InvalidTypeError(_wanted(wrong))
         try:
+            if any(item is None for item in array.flat):  # which NumPy would take for NaN
+                raise TypeError
             array = array.astype(np.float64)
         except (TypeError, ValueError):
             raise InvalidTypeError(_wanted(wrong) + _hint(value)) from None

@@ -95,8 +95,9 @@ class GlobalSearch(Solver):
         if self.name == "direct":
             return _scipy.direct(f, box, **options)
         if self.name == "basinhopping":
-            if problem.bounded and "minimizer_kwargs" not in options:
-                options["minimizer_kwargs"] = {"method": "L-BFGS-B", "bounds": box}
+            if problem.bounded:
+                inner = options.get("minimizer_kwargs") or {}
+                options["minimizer_kwargs"] = {"method": "L-BFGS-B", "bounds": box, **inner}
             return _basinhopping(f, problem, options)
         return self._brute(problem, box, options)
 

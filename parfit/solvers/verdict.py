@@ -46,8 +46,8 @@ def screen(problem: BoundProblem) -> Solution | None:
         hint = " (a scalar is returned as a number, not as an array of length 1)" if m == 1 else ""
         return _ended(problem, Status.INVALID, text + hint)
     if not math.isfinite(cost) and not (residuals and np.isfinite(problem.start()).all()):
-        bad = "residuals hold" if residuals else "objective is"
-        return _ended(problem, Status.NONFINITE, f"the {bad} NaN or infinite at the start")
+        bad = "residuals hold NaN or infinity" if residuals else "objective is NaN or infinite"
+        return _ended(problem, Status.NONFINITE, f"the {bad} at the start")
     if problem.n == 0:
         solution = _ended(problem, Status.CONVERGED, "no parameter is free: the objective was evaluated")
         solution.cost = problem.fun(problem.x0)
@@ -243,7 +243,7 @@ def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:
         step = 1e-3 * max(abs(z[i]), 1e-3)
         for side in (-step, step):
             near = _beside(problem, z, i, side)
-            if near[i] == z[i]:
+            if abs(near[i] - z[i]) <= 1e-3 * step:  # at its bound, or as good as
                 continue
             there = _cost(problem, near)
             if not there >= cost:

@@ -44,7 +44,6 @@ def pairs(p: Parameters) -> list[tuple[float, float]]:
         (NESTED, NAMES, [1, 2, 3, 4, 4]),
         (np.float32(0.5), ["x0"], [0.5]),
     ],
-    ids=str,
 )
 def test_start_in_every_form(x0: Any, names: list[str], start: list[float]) -> None:
     p = read(x0)
@@ -161,7 +160,6 @@ def test_start_from_a_callable() -> None:
         ({"a": {"u": 1.0, "v": 2.0}}, {"a": {"v": (0, 3)}}, [(-INF, INF), (0, 3)]),
         ({"a": {"u": 1.0, "v": 2.0}}, {"a.v": (0, 3)}, [(-INF, INF), (0, 3)]),
     ],
-    ids=str,
 )
 def test_bounds_in_every_form(x0: Any, bounds: Any, wanted: list[tuple[float, float]]) -> None:
     assert pairs(read(x0, bounds)) == wanted
@@ -212,7 +210,6 @@ def test_bounds_by_dataset_in_frames() -> None:
         (NESTED, {"b[2]": (0, 3)}, UnknownNameError, r"Did you mean 'b\[1\]'"),
         ([1, 2], {"x7": (0, 3)}, UnknownNameError, "unknown parameter 'x7'"),
     ],
-    ids=str,
 )
 def test_bounds_that_are_refused(x0: Any, bounds: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
@@ -242,7 +239,6 @@ def test_bounds_that_are_refused(x0: Any, bounds: Any, error: type[Exception], t
         (pd.Series({"a": True}), ["a"]),
         ({"a": np.True_}, ["a"]),
     ],
-    ids=str,
 )
 def test_fixed_in_every_form(fixed: Any, wanted: list[str]) -> None:
     p = read(NESTED, fixed=fixed)
@@ -266,7 +262,6 @@ def test_fixed_for_a_vector() -> None:
         ({"a": 1}, InvalidTypeError, "must be True or False"),
         (["a", "b", "c"], InvalidInputError, "all parameters are fixed"),
     ],
-    ids=str,
 )
 def test_fixed_that_is_refused(fixed: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
@@ -285,7 +280,6 @@ def test_fixed_that_is_refused(fixed: Any, error: type[Exception], text: str) ->
         ({"a": 1.0}, {"a": (3, 0)}, "the bounds of a are the wrong way round: lower 3, upper 0"),
         ({"a": 1.0}, {"a": (INF, INF)}, "the bounds of a leave no room"),
     ],
-    ids=str,
 )
 def test_unusable_for_all(x0: Any, bounds: Any, text: str) -> None:
     with pytest.raises(InvalidInputError, match=text):

@@ -107,7 +107,6 @@ def test_every_vector_has_its_structure(tree: Any, seed: int) -> None:
         ({3: 1.0, ("a", "b"): 2.0}, ["3", "('a', 'b')"]),
         ({"a": 1.0, "none": [], "nothing": {}}, ["a"]),
     ],
-    ids=str,
 )
 def test_names(tree: Any, names: list[str]) -> None:
     assert list(Structure(tree).names) == names
@@ -153,7 +152,6 @@ def test_what_the_objective_gets() -> None:
         (pd.Series([1.0, 2.0], index=["a", "a"]), InvalidInputError, "two entries named 'a'"),
         ({"f": pd.DataFrame({"start": [1.0]})}, InvalidInputError, "a column 'value'"),
     ],
-    ids=str,
 )
 def test_refused(tree: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
@@ -176,7 +174,6 @@ def test_refused(tree: Any, error: type[Exception], text: str) -> None:
         (pd.Series({"a": 1.0, "b": 2.0}), [1.0], "2 entries, not 1"),
         ({"a": 1.0}, {"a": np.array([1.0])}, "a must be a number"),
     ],
-    ids=str,
 )
 def test_another_form_is_refused(example: Any, other: Any, text: str) -> None:
     with pytest.raises((InvalidInputError, InvalidTypeError), match=text):
@@ -206,7 +203,6 @@ def test_a_part_goes_by_keys_names_and_one_number_for_an_array() -> None:
         ({"alpha": 1.0, "beta": [1.0, 2.0]}, {"beta[2]": 1.0}, r"beta\[1\]"),
         (pd.Series({"rate": 1.0}), {"raet": 1.0}, "rate"),
     ],
-    ids=str,
 )
 def test_a_part_with_a_typo_gets_the_nearest_match(tree: Any, part: Any, close: str) -> None:
     with pytest.raises(UnknownNameError, match=f"Did you mean '{close}'"):

@@ -169,7 +169,6 @@ def test_methods_without_constraints_refuse_them(method: str) -> None:
         ({"type": "less", "fun": circle}, parfit.InvalidInputError, "'eq' or 'ineq'"),
         ({"type": "ineq", "fun": circle, "jacobian": 1}, parfit.UnknownNameError, "entry of a constraint 'jacobian'"),
     ],
-    ids=str,
 )
 def test_what_is_no_constraint(constraints: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):

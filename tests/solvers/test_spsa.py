@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from parfit.core.parameters import read_parameters
+from parfit.core.problem import Problem, RowTask
 from parfit.core.solution import Status
 from parfit.solvers.spsa import SPSA, SPSASolver
 from parfit.solvers.spsa_gains import Gains
@@ -65,7 +67,9 @@ def problem(fun, x0, lower=-np.inf, upper=np.inf, seed=0):
     """What a solver is handed, reduced to what SPSA uses of it."""
     x0 = np.asarray(x0, dtype=float)
     lower, upper = (np.broadcast_to(np.asarray(b, float), x0.shape).copy() for b in (lower, upper))
-    return SimpleNamespace(x0=x0, lower=lower, upper=upper, fun=fun, rng=np.random.default_rng(seed))
+    bounds = list(zip(lower.tolist(), upper.tolist(), strict=True))
+    parameters = read_parameters(x0, bounds, None, pd.RangeIndex(1), None)
+    return Problem(lambda params, _: fun(params), parameters, seed=seed).bind(RowTask(0, None))
 
 
 # ---- the published formulas
@@ -229,7 +233,7 @@ def test_no_iteration_at_all():
 def test_nothing_to_move():
     result = SPSA(rosenbrock, [1, 2], bounds=[(1, 1), (2, 2)])
     assert (result.success, result.nit, result.nfev, result.fun) == (True, 0, 1, 100.0)
-    assert SPSASolver().solve(problem(lambda p: 7.0, [])).cost == 7.0
+    assert SPSASolver().solve(problem(lambda p: 7.0, [1.0], 1.0, 1.0)).cost == 7.0
 
 
 # ---- NaN

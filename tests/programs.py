@@ -1,0 +1,97 @@
+"""Run a program as users do: a script, standard input, or the cells of a notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+#: For programs that hang, s.
+PATIENCE_S = 100
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables of a program that finds parfit, and nothing of pytest's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV", "PARFIT"))}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def written(folder: Path, text: str, name: str = "script.py") -> Path:
+    """A script in a folder."""
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def run_script(folder: Path, text: str, *arguments: str, prefix: tuple[str, ...] = (), **env: str) -> str:
+    """Run a script in its folder; what it prints, where it ends well and says nothing on standard error."""
+    return checked([*prefix, sys.executable, str(written(folder, text)), *arguments], folder, **env)
+
+
+def run_stdin(folder: Path, text: str, **env: str) -> str:
+    """The same from standard input."""
+    return checked([sys.executable, "-"], folder, textwrap.dedent(text), **env)
+
+
+def checked(command: list[str], folder: Path, text: str | None = None, *, quiet: bool = True, **env: str) -> str:
+    """What a program prints, where it ends well and (if `quiet`) says nothing on standard error."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(**env),
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not quiet or done.stderr == "", done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def started(folder: Path, text: str, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A script that runs in a process group of its own; nothing of it is left afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, str(written(folder, text)), *arguments],
+        cwd=folder,
+        env=environment(**env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    seen = psutil.Process(process.pid)
+    family: list[psutil.Process] = []
+    try:
+        yield process
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = seen.children(recursive=True)
+    finally:
+        for one in [*family, seen]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+
+
+def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
+        time.sleep(0.02)
