@@ -97,7 +97,7 @@ class Fits:
     @property
     def labels(self) -> pd.Index[Any]:
         """The labels of the datasets."""
-        return self._labels
+        return self._labels.copy()  # a table's index can be given another name, and the others keep theirs
 
     @property
     def engine(self) -> str:
@@ -110,7 +110,7 @@ class Fits:
         return self._origin.engine_reason
 
     def _frame(self, values: NDArray[Any]) -> pd.DataFrame:
-        return pd.DataFrame(values.copy(), index=self._labels, columns=list(self._structure.names), copy=False)
+        return pd.DataFrame(values.copy(), index=self.labels, columns=list(self._structure.names), copy=False)
 
     @property
     def params(self) -> pd.DataFrame:
@@ -136,13 +136,13 @@ class Fits:
         """The status of each dataset, a categorical of the words that `Status` explains."""
         codes: Any = self._columns.status
         values = pd.Categorical.from_codes(codes, categories=pd.Index([s.value for s in STATUSES]))
-        return pd.Series(values, index=self._labels, name="status")
+        return pd.Series(values, index=self.labels, name="status")
 
     @property
     def success(self) -> pd.Series[bool]:
         """True where the fit converged."""
         converged = STATUSES.index(Status.CONVERGED)
-        return pd.Series(self._columns.status == converged, index=self._labels, name="success")
+        return pd.Series(self._columns.status == converged, index=self.labels, name="success")
 
     @cached_property
     def _summary(self) -> pd.DataFrame:
@@ -160,7 +160,7 @@ class Fits:
         made["condition"] = c.floats_of("condition")
         made["seconds"] = c.floats_of("seconds")
         made["attempts"] = c.ints_of("attempts")
-        frame = pd.DataFrame(made, index=self._labels)
+        frame = pd.DataFrame(made, index=self.labels)
         return frame.astype({"message": object}) if not len(frame) else frame
 
     @property
@@ -171,7 +171,7 @@ class Fits:
         ``cost`` is what was minimised: the objective (its negative with ``maximize=True``), or
         ``0.5 * sum(r**2)``. Counts are -1 where the solver does not tell.
         """  # noqa: D205
-        return self._summary.copy()
+        return self._summary.set_axis(self.labels)
 
     @property
     def errors(self) -> pd.DataFrame:

@@ -233,7 +233,7 @@ WRITERS = {
     "a_new_entry": lambda row: (row.__setitem__("new", 9), row)[1],
     "a_slice": lambda row: (row.__setitem__(slice(0, 1), 9), row.sum())[1],
     "a_new_name": lambda row: (setattr(row, "name", "given"), row)[1],
-    "in_place": lambda row: (row.sort_index(ascending=False, inplace=True), row)[1],
+    "in_place": lambda row: (row.update(row[::-1]), row)[1],
 }
 
 

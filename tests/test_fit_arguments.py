@@ -72,7 +72,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "text"), REFUSED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("given", "error", "text"), REFUSED)
 def test_refused_before_anything_runs(given: dict[str, Any], error: type[Exception], text: str) -> None:
     if given.get("store"):
         pytest.skip("a path is what a store may well be")

@@ -77,7 +77,6 @@ def changed(before: parfit.Fits, after: parfit.Fits) -> list[str]:
         ([], []),
         ([False] * 5, []),
     ],
-    ids=str,
 )
 def test_which(fits: parfit.Fits, which: Any, wanted: list[str]) -> None:
     again = fits.refit(which)
@@ -109,7 +108,6 @@ def test_by_position(fits: parfit.Fits, which: Any, wanted: list[str]) -> None:
         ("good", "lable", parfit.UnknownNameError, "Did you mean 'label'"),
         (None, "label", KeyError, "no dataset has the label None"),
     ],
-    ids=str,
 )
 def test_which_is_refused(fits: parfit.Fits, which: Any, by: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
@@ -216,7 +214,6 @@ def test_fixed_at_the_solution(fits: parfit.Fits) -> None:
         ({"method": "no such"}, parfit.UnknownNameError, "unknown method"),
         ({"x0": {"a": 1.0}}, parfit.InvalidInputError, "refit keeps the parameters' names"),
     ],
-    ids=str,
 )
 def test_changes_that_are_refused(
     fits: parfit.Fits, changes: dict[str, Any], error: type[Exception], text: str

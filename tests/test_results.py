@@ -234,6 +234,8 @@ def test_nothing_can_be_set_or_written() -> None:
             table.iloc[0] = table.iloc[1]
     summary = fits.summary
     summary["more"] = 1
+    for index in (fits.labels, *(getattr(fits, name).index for name in ("params", "summary", "success", "status"))):
+        index.name = "renamed"
     pd.testing.assert_frame_equal(fits.to_frame(), before)
     assert copy.copy(fits) is fits
     assert copy.deepcopy(fits) is fits

@@ -27,7 +27,7 @@ def checked(value: Any) -> Any:
             if any(item is None for item in array.flat):  # which NumPy would take for NaN
                 raise TypeError
             array = array.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidTypeError(_wanted(wrong) + _hint(value)) from None
     if array.ndim == 0:
         return float(array)
