@@ -134,7 +134,7 @@ class Fits:
     @property
     def status(self) -> pd.Series[Any]:
         """The status of each dataset, a categorical of the words that `Status` explains."""
-        codes: Any = self._columns.status
+        codes: Any = self._columns.status.copy()
         values = pd.Categorical.from_codes(codes, categories=pd.Index([s.value for s in STATUSES]))
         return pd.Series(values, index=self.labels, name="status")
 
@@ -150,7 +150,7 @@ class Fits:
         made: dict[str, Any] = {
             "status": self.status.array,
             "success": self.success.array,
-            "message": c.messages(),
+            "message": pd.Series(c.messages(), dtype=str).array,
             "cost": c.floats_of("cost"),
         }
         made.update({name: c.ints_of(name) for name in ("n_residuals", "nfev", "njev", "nit")})
@@ -160,8 +160,7 @@ class Fits:
         made["condition"] = c.floats_of("condition")
         made["seconds"] = c.floats_of("seconds")
         made["attempts"] = c.ints_of("attempts")
-        frame = pd.DataFrame(made, index=self.labels)
-        return frame.astype({"message": object}) if not len(frame) else frame
+        return pd.DataFrame(made, index=self.labels)
 
     @property
     def summary(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Run a program as users do: a script, standard input, or the cells of a notebook."""
+"""Run a program as users do: a script, standard input, or one that is interrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(folder: Path, text: str, name: str = "script.py") -> Path:
     return path
 
 
-def run_script(folder: Path, text: str, *arguments: str, prefix: tuple[str, ...] = (), **env: str) -> str:
+def run_program(folder: Path, text: str, *arguments: str, prefix: tuple[str, ...] = (), **env: str) -> str:
     """Run a script in its folder; what it prints, where it ends well and says nothing on standard error."""
     return checked([*prefix, sys.executable, str(written(folder, text)), *arguments], folder, **env)
 
@@ -72,21 +72,18 @@ def started(folder: Path, text: str, *arguments: str, **env: str) -> Iterator[su
         text=True,
         process_group=0,
     )
-    seen = psutil.Process(process.pid)
     family: list[psutil.Process] = []
     try:
         yield process
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = seen.children(recursive=True)
+            family = psutil.Process(process.pid).children(recursive=True)
     finally:
-        for one in [*family, seen]:
+        if process.poll() is None:
+            process.kill()
+        for one in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        process.wait()
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stderr.close()
+        process.communicate()
 
 
 def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:

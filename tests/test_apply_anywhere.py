@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.programs import checked, run_script, run_stdin, written
+from tests.programs import checked, run_program, run_stdin, written
 
 UNGUARDED = """
     import os
@@ -57,7 +57,7 @@ def without_first(text):
 
 
 def test_a_script_without_a_main_guard(tmp_path):
-    assert without_first(run_script(tmp_path, UNGUARDED)) == PRINTED
+    assert without_first(run_program(tmp_path, UNGUARDED)) == PRINTED
 
 
 def test_standard_input(tmp_path):
@@ -82,7 +82,7 @@ def test_functions_of_a_module_beside_the_script(tmp_path):
         os.chdir("/")
         print(parfit.apply_by_multiprocessing(df, double, 2).tolist())
     """
-    assert run_script(tmp_path, text) == "[2, 4]\n" * 2
+    assert run_program(tmp_path, text) == "[2, 4]\n" * 2
 
 
 def test_a_module_that_is_edited_between_two_calls(tmp_path):
@@ -98,7 +98,7 @@ def test_a_module_that_is_edited_between_two_calls(tmp_path):
             importlib.reload(edited)
             print(parfit.apply_by_multiprocessing(df, edited.times, 2).tolist())
     """
-    assert run_script(tmp_path, text, PYTHONDONTWRITEBYTECODE="1") == "[2, 4]\n[30, 60]\n"
+    assert run_program(tmp_path, text, PYTHONDONTWRITEBYTECODE="1") == "[2, 4]\n[30, 60]\n"
 
 
 CELLS = [

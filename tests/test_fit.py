@@ -107,6 +107,16 @@ def test_residuals_in_any_form(returned: Any) -> None:
     pd.testing.assert_frame_equal(table(fits), table(fit()))
 
 
+@pytest.mark.parametrize("method", ["lm", "trf", "dogbox", "L-BFGS-B"])
+def test_an_objective_that_hands_out_the_same_array_each_time(method: str) -> None:
+    buffer = np.empty(T.size)
+
+    def objective(p: Any, row: Any) -> Any:
+        return np.subtract(p[0] * np.exp(-p[1] * T), row.to_numpy(), out=buffer)
+
+    pd.testing.assert_frame_equal(table(fit(objective=objective, method=method)), table(fit(method=method)))
+
+
 @pytest.mark.parametrize("returned", [np.float64, np.asarray, lambda c: np.array(c, dtype=object), np.longdouble])
 def test_scalars_in_any_form(returned: Any) -> None:
     fits = fit(objective=lambda p, row: returned(cost(p, row)))
@@ -187,6 +197,7 @@ def test_raise_at_the_first(executor: str) -> None:
         (lambda p, row: np.ones((3, 2)), r"an array of shape \(3, 2\).*`.ravel\(\)`"),
         (lambda p, row: pd.DataFrame(np.ones((3, 2))), r"an array of shape \(3, 2\)"),
         (lambda p, row: {"a": 1.0}, "the objective gave dict"),
+        (lambda p, row: 10**400, "the objective gave int"),
         (lambda p, row: [1.0, [2.0, 3.0]], "the objective gave list"),
         (lambda p, row: (1.0, np.ones(2)), r"the objective gave tuple.*jac=True"),
         (lambda p, row: ["a", "b"], "dtype"),

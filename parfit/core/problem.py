@@ -251,7 +251,9 @@ class BoundProblem:
         """The objective's value at the start; the solver's own first call there costs nothing."""
         if self._start_value is None:
             value = self._checked(self._call(self.x0.copy()), self.x0)
-            self.n_residuals = len(value) if type(value) is np.ndarray else -1
+            self.n_residuals = -1
+            if type(value) is np.ndarray:
+                self.n_residuals, value = len(value), value.copy()
             self._start_value = value
             self.nfev = 0
         return self._start_value
@@ -278,7 +280,7 @@ class BoundProblem:
         return self._call(z)
 
     def residuals(self, z: FloatArray) -> FloatArray:
-        """The residual vector, shape (m,)."""
+        """The residual vector, shape (m,); a copy, since some objectives hand out the same array each time."""
         if self.nfev:  # `_call` written out: this is the innermost loop
             self.nfev += 1
             try:
@@ -305,7 +307,7 @@ class BoundProblem:
             self.last_nonfinite = self.nfev
         if self._history:
             self.trace.append(np.append(0.5 * square, self.expand(z)))
-        return r
+        return r.copy()
 
     def fun(self, z: FloatArray) -> float:
         """What is minimised: the objective, its negative, or ``0.5 * sum(r**2)``."""

@@ -1,4 +1,18 @@
-"""Run tasks somewhere; know nothing of fitting. Names and recipes of all executors."""
+"""Run tasks somewhere; know nothing of fitting. Names and recipes of all executors.
+
+Where to look:
+
+- what every executor does around a task: `running` (errors, warnings, BLAS), `chunking` (how many travel together),
+  `payload` (pickles without copies), `place` (the caller's folder, path, filters), `cpus`;
+- in this process: `serial`;
+- workers of our own: `processes` (the pool), `launch` and `idle` (starting and keeping workers), `worker` (their side),
+  `wire`, `board`, `lifeline` and `sending` (what connects them);
+- workers of other libraries: `futures` and `joblib` (the recipes), `foreign` (what their pools have in common),
+  `crews`, `carriers`, `jobs`, `spool` and `exits` (what they are made of), `remote` (the worker's side);
+- data that stays in its workers: `producer_consumer` (the recipe), `resident` (the primitive `ProducerConsumer`),
+  `shards`, `shelf`, `kept`, `fingerprint` and `lone` (what they are made of);
+- single calls in the background: `background`, `pending`, `answers`.
+"""
 
 from __future__ import annotations
 

@@ -120,15 +120,17 @@ class _Desk:
             with recording_warnings():
                 yield
         elif threading.current_thread() is threading.main_thread():
-            with self._place.visit(), recording_warnings(), self._one_thread():
+            with self._place.visit(), recording_warnings():
                 yield
         else:  # working folder, environment and filters are shared with what other threads do here
             with self._place.rounding(), recording_warnings_together():
                 yield
 
     def _one_thread(self) -> contextlib.AbstractContextManager[Any]:
+        """One thread for BLAS, until the end of the block; a private worker has it for good."""
         limited: contextlib.AbstractContextManager[Any]
-        limited = contextlib.nullcontext() if self._threads is None else self._threads.limit(limits=1)
+        mine = self._private or threading.current_thread() is not threading.main_thread()
+        limited = contextlib.nullcontext() if mine or self._threads is None else self._threads.limit(limits=1)
         return limited
 
     def learn(self, ticket: Ticket, hand: Hand | None) -> None:
@@ -162,7 +164,7 @@ class _Desk:
                 faulthandler.dump_traceback_later(limit_s, exit=True, file=self._late)
 
         try:
-            with tied_to_parent(self._lifeline):  # a private worker always is
+            with self._one_thread(), tied_to_parent(self._lifeline):  # a private worker always is
                 run_block(self._function, self._state, block, outcomes.append, begin, (BaseException,))
         finally:
             if limit_s is not None:

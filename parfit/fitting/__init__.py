@@ -74,7 +74,8 @@ def fit(
         Any method of `scipy.optimize.minimize` and `least_squares`, ``"differential_evolution"``,
         ``"dual_annealing"``, ``"shgo"``, ``"basinhopping"``, ``"direct"``, ``"brute"``, ``"spsa"``.
     options : dict, optional
-        The method's options, under SciPy's names.
+        The method's options, under SciPy's names; for `minimize` also ``tol``, ``hess(params, dataset, *args)`` and
+        ``hessp(params, p, dataset, *args)``.
     jac : callable or str, optional
         ``jac(params, dataset, *args)``: the gradient in the structure of `x0` (or flat), or the Jacobian of the
         residuals, shape (m, n); True where the objective returns value and gradient; or SciPy's ``"2-point"``,

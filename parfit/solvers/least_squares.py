@@ -29,7 +29,7 @@ OPTIONS = tuple(name for name in inspect.signature(_scipy.least_squares).paramet
 _STATUS = {0: Status.MAX_STEPS, 1: Status.CONVERGED, 2: Status.CONVERGED, 3: Status.CONVERGED, 4: Status.CONVERGED}
 _SHORT = (
     "the solver claims success where the cost still falls: measure parameters and residuals in units that make them "
-    "about 1, or give `jac` or the option diff_step"
+    "about 1, or give `jac`, or the options gtol=None or diff_step"
 )
 
 
@@ -74,8 +74,10 @@ class LeastSquares(Solver):
         bounds: Any = (-np.inf, np.inf)
         if problem.bounded:
             bounds = (problem.lower, problem.upper)
-        if method == "lm" and (problem.bounded or self.options.get("loss", "linear") != "linear"):
+        options = dict(self.options)
+        if method == "lm" and (problem.bounded or options.get("loss", "linear") != "linear"):
             method = "trf"
+            options.setdefault("gtol", None)  # an absolute limit, which MINPACK has not; ftol and xtol remain
         found = guarded(
             problem,
             lambda: _scipy.least_squares(
@@ -84,7 +86,7 @@ class LeastSquares(Solver):
                 jac=problem.jac or "2-point",
                 bounds=bounds,
                 method=method,
-                **self.options,
+                **options,
             ),
         )
         if isinstance(found, Solution):
@@ -102,7 +104,7 @@ class LeastSquares(Solver):
             jac=jac,
         )
         solution = judge(problem, solution)
-        if solution.status is Status.CONVERGED and falls_short(problem, solution, found.grad, self.options):
+        if solution.status is Status.CONVERGED and falls_short(problem, solution, found.grad, options):
             solution.status = Status.STALLED
             solution.message = f"{_SHORT} ({found.message})"
         return solution

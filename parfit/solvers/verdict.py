@@ -7,7 +7,7 @@ SciPy reports success where it stopped beside a wall of NaN, where nothing ever 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _ORTHOGONAL = 1e-2
 _NO_STEP = 1e-6
 #: And one that lowers the cost by less than this, relative to that of the start.
 _NO_GAIN = 1e-10
+#: A fall of the cost, relative to it, that is worth another step.
+_FALLS = 1e-6
 #: Steps of the difference quotients: the cube root of the machine epsilon balances truncation and rounding.
 _CENTRAL_STEP = float(np.finfo(float).eps ** (1 / 3))
 
@@ -190,7 +192,7 @@ def _is_stationary(r: FloatArray, J: FloatArray) -> bool:
 
 
 def falls_short(problem: BoundProblem, solution: Solution, g: FloatArray, options: Mapping[str, Any]) -> bool:
-    """Whether a least-squares solver claims success where the cost still falls, within its tolerances or not.
+    """Whether a least-squares solver claims success where the cost still falls, by more than its tolerances allow.
 
     It does so where the gradient is small only because the residuals are (``gtol`` is absolute), and where difference
     quotients are wrong, so that no step succeeds (SciPy's steps are 1.5e-8, however small a parameter is).
@@ -204,16 +206,32 @@ def falls_short(problem: BoundProblem, solution: Solution, g: FloatArray, option
     """
     J = solution.jac
     assert J is not None
-    share = max(_ORTHOGONAL, 10 * math.sqrt(options.get("ftol") or 0.0))
-    slope = np.abs(g) > share * math.sqrt(2 * solution.cost) * np.sqrt((J * J).sum(axis=0))
-    if not slope.any() or solution.optimality <= (options.get("gtol") or 0.0):
+    ftol, gtol = options.get("ftol") or 0.0, options.get("gtol") or 0.0
+    slope = np.abs(g) > _ORTHOGONAL * math.sqrt(2 * solution.cost) * np.sqrt((J * J).sum(axis=0))
+    if not slope.any() or solution.optimality <= gtol or options.get("loss", "linear") != "linear":
         return False
     z = solution.x
     room = np.where(g > 0, z - problem.lower, problem.upper - z)
     slope &= (solution.at_bound == 0) & (room > 1e-3 * np.maximum(np.abs(z), 1e-3))
     if not slope.any():
         return False
-    return not _is_close(problem, J, problem.residuals(z), z, max(_NO_STEP, 10 * (options.get("xtol") or 0.0)))
+    if _is_close(problem, J, problem.residuals(z), z, max(_NO_STEP, 10 * (options.get("xtol") or 0.0))):
+        return False
+    enough = solution.cost - max(max(_FALLS, 10 * ftol) * solution.cost, _NO_GAIN * problem.start_cost)
+    steps = len(problem.trace)
+    falls = any(_cost(problem, there) < enough for there in _around(problem, J, z))
+    del problem.trace[steps:]
+    return falls
+
+
+def _around(problem: BoundProblem, J: FloatArray, z: FloatArray) -> Iterator[FloatArray]:
+    """Points where the cost may be lower: along a Gauss-Newton step, and along each parameter."""
+    step = np.linalg.lstsq(J, -problem.residuals(z), rcond=None)[0]
+    for share in (1.0, 0.3, 0.1, 0.01):
+        yield np.clip(z + share * step, problem.lower, problem.upper)
+    for i in range(len(z)):
+        for share in (-1e-2, 1e-2, -1e-4, 1e-4):
+            yield _beside(problem, z, i, share * abs(z[i]))
 
 
 def _is_close(problem: BoundProblem, J: FloatArray, r: FloatArray, z: FloatArray, tolerance: float) -> bool:

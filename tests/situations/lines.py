@@ -1,7 +1,11 @@
-"""Straight lines to fit: rows whose answers are known, and what is done to them."""
+"""Straight lines to fit, and what rows do that go wrong. Workers import this, so it imports little."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -42,3 +46,34 @@ def assert_equal_but_for(fits: parfit.Fits, wanted: parfit.Fits, labels: list[An
     """The same rows in the same order, and bit for bit the same but for those with `labels`."""
     assert fits.labels.equals(wanted.labels)
     assert_frame_equal(table(fits).drop(index=labels), table(wanted).drop(index=labels), check_exact=True)
+
+
+# ---- what ends a worker
+
+DEATHS = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "code 3": lambda: os._exit(3),
+}
+
+
+# ---- what never ends
+
+
+def run_for_ever() -> None:
+    while True:
+        pass
+
+
+def sleep_with_every_signal_blocked() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        time.sleep(100)
+
+
+def match_for_ever() -> None:
+    """In C, without ever letting go of the GIL."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+ENDLESS = [run_for_ever, sleep_with_every_signal_blocked, match_for_ever]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import textwrap
-import time
 import warnings
 
 import numpy as np
@@ -18,8 +16,8 @@ import pytest
 
 import parfit
 from parfit import ParfitWarning, apply_by_multiprocessing
-from tests.scripts import run_script
-from tests.situations.lines import START, assert_equal_but_for, lines, residuals
+from tests.programs import run_program
+from tests.situations.lines import DEATHS, ENDLESS, START, assert_equal_but_for, lines, residuals, run_for_ever
 from tests.workers import children
 
 
@@ -29,12 +27,6 @@ def wanted():
 
 
 # ---- workers that die
-
-DEATHS = {
-    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
-    "code 3": lambda: os._exit(3),
-}
 
 
 @pytest.mark.parametrize("how", DEATHS)
@@ -72,25 +64,6 @@ def test_many_rows_that_kill_their_workers_are_all_found(wanted):
 
 
 # ---- rows that never end
-
-
-def run_for_ever():
-    while True:
-        pass
-
-
-def sleep_with_every_signal_blocked():
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    while True:
-        time.sleep(100)
-
-
-def match_for_ever():
-    """In C, without ever letting go of the GIL."""
-    re.match(r"(a+)+$", "a" * 60 + "b")
-
-
-ENDLESS = [run_for_ever, sleep_with_every_signal_blocked, match_for_ever]
 
 
 @pytest.mark.parametrize("stay", ENDLESS, ids=lambda function: function.__name__)
@@ -166,7 +139,7 @@ def test_the_number_of_workers_follows_affinity(tmp_path):
         print(parfit.cpu_count(), parfit.apply_by_multiprocessing(df, where).nunique())
         print(parfit.apply_by_multiprocessing(df, where, 3).nunique() > 1)
     """
-    assert run_script(tmp_path, text) == "1 1\nTrue\n"
+    assert run_program(tmp_path, text) == "1 1\nTrue\n"
 
 
 # ---- inside other workers
@@ -260,4 +233,4 @@ def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
         print(parfit.apply_by_multiprocessing(pd.DataFrame({"a": range(4)}), lambda row: row["a"] + 1, 2).tolist())
         print(pathlib.Path("runs").read_text())
     """)
-    assert run_script(tmp_path, text) == "[1, 2, 3, 4]\nx\n"
+    assert run_program(tmp_path, text) == "[1, 2, 3, 4]\nx\n"

@@ -61,8 +61,6 @@ def fit(method: str, constraints: Any, data: Any = TARGETS, **given: Any) -> par
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_bits_as_scipy(method: str, form: str) -> None:
-    if method == "trust-constr" and form == "dict with args":
-        pytest.skip("SciPy's conversion of such a constraint is its own affair")
     fits = fit(method, FORMS[form])
     for label, target in TARGETS.iterrows():
         found = optimize.minimize(distance, START, args=(target,), method=method, constraints=FORMS[form])
@@ -84,8 +82,6 @@ def test_known_answers(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_beside_a_fixed_parameter(method: str, form: str) -> None:
     """With x1 fixed at 0.25, what is left is one coordinate, cut off where the constraint says."""
-    if method == "trust-constr" and form == "dict with args":
-        pytest.skip("SciPy's conversion of such a constraint is its own affair")
     limit = {"linear": 0.75, "several": 0.75}.get(form, np.sqrt(1 - 0.25**2))
     low = 0.25 if form == "several" else -np.inf
     fits = fit(method, FORMS[form], fixed=["x1"])

@@ -76,6 +76,9 @@ def test_small_units_end_least_squares_early(method: str, scale: float) -> None:
     assert fits.success.tolist() == [close]
     if scale == 1e-12 and method != "lm":  # MINPACK's own gtol is a cosine
         assert fits.status.tolist() == ["unmoved"]
+    default = fit(data, lambda p, row: decay([scale * p[0], p[1]], row), bounds=(0, 9))
+    assert default.success.all()  # parfit's own choice has no absolute tolerance
+    np.testing.assert_allclose(default.params, [[3, 0.5]], rtol=1e-6)
     tolerance = {"gtol": 1e-15 if method == "lm" else None}
     tight = fit(data, lambda p, row: decay([scale * p[0], p[1]], row), method=method, options=tolerance)
     assert tight.success.all()
@@ -140,6 +143,18 @@ def test_residuals_that_vanish_at_a_parameter_of_zero(method: str, x0: Any) -> N
     fits = fit(rows(2 * np.ones_like(T)), x0=x0, method=method)
     assert fits.success.all(), fits.summary["message"].tolist()
     np.testing.assert_allclose(fits.params, [[2, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", RESIDUALS)
+def test_a_flat_direction_that_leads_nowhere_is_no_reason(method: str) -> None:
+    """A second term that has died away before the second point: its rate may be any, and large."""
+
+    def two(p: Any, row: Any) -> np.ndarray:
+        return p[0] * np.exp(-p[1] * T) + p[2] * np.exp(-abs(p[3]) * T) - row.to_numpy()
+
+    data = rows(GOOD + 0.3 * (T == 0) + 0.02 * np.cos(7 * T))
+    fits = fit(data, two, (2.5, 0.6, 0.2, 30.0), method=method)
+    assert fits.status.tolist() == ["converged"], fits.summary["message"].tolist()
 
 
 @pytest.mark.parametrize("tolerances", [{"ftol": 1e-2}, {"xtol": 1e-2}, {"gtol": 1.0}], ids=str)

@@ -1,0 +1,116 @@
+"""A fit from a script without a main guard, from standard input, in a notebook, on a terminal and off it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.programs import checked, environment, run_program, run_stdin, written
+
+UNGUARDED = """
+    import time
+    import numpy as np, pandas as pd
+    import parfit
+
+    T = np.linspace(0, 4, 9)
+    df = pd.DataFrame(np.outer([1.0, 2.0, 3.0], np.exp(-0.5 * T)), index=["a", "b", "c"])
+
+    class Model:
+        def __init__(self, t): self.t = t
+        def __call__(self, height, rate): return height * np.exp(-rate * self.t)
+
+    model = Model(T)
+
+    def residuals(p, row):
+        return model(p["height"], p["rate"]) - row.to_numpy()
+
+    start = {"height": 1.0, "rate": 0.1}
+    print(parfit.fit(df, residuals, start, workers=2).params.round(6).to_numpy().tolist())
+    squares = parfit.fit(df, lambda p, row: ((model(*p) - row) ** 2).sum(), [1.0, 0.1], workers=2)
+    print(squares.params.round(3).iloc[2].tolist())
+    print(parfit.fit(df, lambda p, row: time.sleep(0.3) or [p[0] - 1], [1.0], method="lm", workers=2).success.all())
+"""
+PRINTED = "[[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]\n[3.0, 0.5]\nTrue\n"
+
+
+@pytest.mark.parametrize("run", [run_program, run_stdin], ids=["script", "stdin"])
+def test_lambdas_and_no_main_guard_and_not_a_word_off_a_terminal(run, tmp_path):
+    """pandarallel#98, joblib#659, pyLIMA#66, pandarallel#131: `run` also checks that standard error is empty."""
+    assert run(tmp_path, UNGUARDED) == PRINTED
+
+
+CELLS = [
+    "import numpy as np, pandas as pd, parfit\ndf = pd.DataFrame(np.arange(8.0).reshape(4, 2))\nshift = 1.0",
+    "fits = parfit.fit(df, lambda p, row: p - row.to_numpy() - shift, [0.0, 0.0], workers=2)\n"
+    "print((fits.params - df).round(6).stack().unique().tolist())",
+    "shift = 2.0\ndef objective(p, row):\n    return p - row.to_numpy() - shift\n"
+    "print((parfit.fit(df, objective, [0.0, 0.0], workers=2).params - df).round(6).stack().unique().tolist())",
+    "fits",
+]
+
+
+def test_cells_of_a_notebook(tmp_path):
+    """pandarallel#98, pyLIMA#66."""
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(notebook, path)
+    run = (
+        "import sys, nbformat, nbclient; nb = nbformat.read(sys.argv[1], 4); "
+        "nbclient.NotebookClient(nb, timeout=90, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
+    )
+    checked([sys.executable, "-W", "ignore", "-c", run, str(path)], tmp_path, quiet=False)
+    outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell["outputs"]]
+    assert ["".join(o["text"]) for o in outputs if o["output_type"] == "stream"] == ["[1.0]\n", "[2.0]\n"]
+    assert "4 fits of 2 parameters" in "".join(outputs[-1]["data"]["text/html"])
+
+
+SLOW = """
+    import sys, time, numpy as np, pandas as pd, parfit
+    assert sys.stderr.isatty()
+    df = pd.DataFrame({"a": np.arange(8.0)})
+    def objective(p, row):
+        time.sleep(0.05)
+        return p - row.to_numpy()
+    assert parfit.fit(df, objective, [0.0], executor="serial").success.all()
+    print("done", file=sys.stderr)
+"""
+
+
+def test_a_bar_on_a_terminal_that_ends_at_the_last_row(tmp_path):
+    """pandarallel#131, joblib#1063: it hung, or never reached the end."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(written(tmp_path, SLOW))],
+        env=environment(TERM="xterm", COLUMNS="100"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while True:
+            try:
+                got = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not got:
+                break
+            shown += got
+    finally:
+        os.close(ours)
+        process.wait(100)
+    assert process.returncode == 0, shown
+    text = shown.decode()
+    assert "8/8" in text
+    assert "100%" in text
+    assert text.rstrip().endswith("done")
