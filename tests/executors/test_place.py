@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_a_visit_ends_also_with_an_exception(elsewhere: Place) -> None:
     assert stand() == before
 
 
+@pytest.fixture
+def back_again() -> Iterator[None]:
+    """Whoever enters a place is a worker from then on; this process is to be none after the test."""
+    environment, path, folder, floating = dict(os.environ), list(sys.path), os.getcwd(), np.geterr()
+    with warnings.catch_warnings():
+        yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    os.chdir(folder)
+    np.seterr(**floating)
+
+
+@pytest.mark.usefixtures("back_again")
 def test_filters_travel_one_by_one() -> None:
     class Local(Warning):
         pass

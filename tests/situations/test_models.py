@@ -52,8 +52,8 @@ def test_the_order_of_the_rows_never_changes_their_results(chain, counties):
 
     def scored(county):
         i = int(county.name[1])
-        rates = 0.01 * i * np.ones(9)
-        with_rates = in_2010(chain, county, rates).sum() if i % 3 else np.nan
+        rates = 0.001 + 0.01 * i * np.ones(9)
+        with_rates = in_2010(chain, county, rates).sum() if i % 3 else -1.0
         plain = chain.run(initial_condition=(2000, county["2000"]), return_timestamps=2010).loc[2010].sum()
         return pd.Series({"with_rates": with_rates, "plain": plain})
 
