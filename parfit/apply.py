@@ -63,14 +63,16 @@ def apply_by_multiprocessing(
     Returns
     -------
     Series or DataFrame
-        What ``df.apply(func, axis=axis, **kwargs)`` returns: same values, index, columns and dtypes.
+        What ``df.apply(func, axis=axis, **kwargs)`` returns: same values, index, columns and dtypes. What `func`
+        writes into a row does not reach `df`.
 
     Raises
     ------
     Exception
-        What `func` raises, with the worker's traceback as its cause and the row's label as a note.
+        What `func` raises, with the worker's traceback as its cause and the row's label as a note; of several rows
+        that raise, the first in the order of `df`.
     WorkerLostError
-        Where `func` kills its process, twice.
+        Where `func` kills its process, also when the row is tried again alone; it names the row.
 
     Examples
     --------

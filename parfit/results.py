@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -224,6 +224,13 @@ class Fits:
 
     def __getitem__(self, label: Hashable) -> OptimizeResult:
         return self.row(position_of(label, self._labels))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The labels, in order."""
+        return iter(self._labels)
+
+    def __contains__(self, label: object) -> bool:
+        return label in self._labels
 
     def row(self, position: int) -> OptimizeResult:
         """The dataset at a position, as a `scipy.optimize.OptimizeResult`.

@@ -343,3 +343,11 @@ def test_debug_uses_the_datasets_own_start_bounds_and_random_numbers() -> None:
     for i in range(3):
         assert fits.debug(position=i).x.tolist() == fits.params.iloc[i].tolist()
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_iterates_over_labels():
+    rows = pd.DataFrame({"x": [1.0, 2.0]}, index=["a", "b"])
+    fits = parfit.fit(rows, lambda p, row: (p[0] - row["x"]) ** 2, [0.0], executor="serial")
+    assert list(fits) == ["a", "b"]
+    assert "a" in fits
+    assert "c" not in fits

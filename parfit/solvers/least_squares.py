@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from parfit.core.errors import MethodMismatchError, refuse_unknown
@@ -20,6 +21,7 @@ __all__ = ["METHODS", "LeastSquares"]
 
 #: Untyped: SciPy's stubs are narrower than what its functions take.
 _scipy: Any = optimize
+FloatArray = NDArray[np.float64]
 
 METHODS = ("lm", "trf", "dogbox")
 
@@ -74,15 +76,18 @@ class LeastSquares(Solver):
         bounds: Any = (-np.inf, np.inf)
         if problem.bounded:
             bounds = (problem.lower, problem.upper)
+        start = problem.x0
         options = dict(self.options)
         if method == "lm" and (problem.bounded or options.get("loss", "linear") != "linear"):
             method = "trf"
             options.setdefault("gtol", None)  # an absolute limit, which MINPACK has not; ftol and xtol remain
+        if method == "trf":
+            start = _off_bounds(start, problem)
         found = guarded(
             problem,
             lambda: _scipy.least_squares(
                 problem.residuals,
-                problem.x0,
+                start,
                 jac=problem.jac or "2-point",
                 bounds=bounds,
                 method=method,
@@ -108,3 +113,15 @@ class LeastSquares(Solver):
             solution.status = Status.STALLED
             solution.message = f"{_SHORT} ({found.message})"
         return solution
+
+
+def _off_bounds(z: FloatArray, problem: BoundProblem) -> FloatArray:
+    """The start, moved inside where it is on a bound.
+
+    The trust-region reflective method scales each parameter by its distance from the bound; SciPy moves a start on a
+    bound inside by 1e-10 only, from where the method may take no step at all and call that success.
+    """
+    lower, upper = problem.lower, problem.upper
+    step = 1e-2 * np.minimum(np.maximum(1.0, np.abs(z)), upper - lower)
+    moved = np.where(z <= lower, lower + step, np.where(z >= upper, upper - step, z))
+    return moved if (moved != z).any() else z

@@ -349,3 +349,21 @@ def test_the_error_for_all_rows_has_the_reason_for_each() -> None:
     with pytest.raises(parfit.InvalidInputError, match="dataset 'empty', and no other can be fitted either") as caught:
         fit(data, lambda p, y: p[0] + p[1] * np.arange(len(y)) - y)
     assert caught.value.fits.status.tolist() == ["invalid", "invalid", "nonfinite"]
+
+
+@pytest.mark.parametrize("method", [None, "lm", "trf", "dogbox", "L-BFGS-B"])
+@pytest.mark.parametrize("start", [0.0, 10.0])
+def test_a_start_on_its_bound_is_left(method, start):
+    """SciPy's `trf` stays there, and calls it a success."""
+    rows = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
+    fits = parfit.fit(
+        rows,
+        lambda p, row: np.array([p["r"] - row["x"], 0.0]),
+        {"r": start},
+        bounds={"r": (0, 10)},
+        method=method,
+        executor="serial",
+    )
+    np.testing.assert_allclose(fits.params["r"], rows["x"], rtol=1e-5)
+    assert fits.success.all()
+    assert not fits.summary["at_bound"].any()
