@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.core.protocols import Executor, Solver, Store
     from parfit.core.solution import Solution, Status
     from parfit.executors.cpus import cpu_count
-    from parfit.executors.idle import shutdown_workers
+    from parfit.executors.workers.idle import shutdown_workers
     from parfit.fitting import fit
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
@@ -51,7 +51,7 @@ _HOME = {
     "ProducerConsumer": "parfit.optimtools",
     "SPSA": "parfit.optimtools",
     "cpu_count": "parfit.executors.cpus",
-    "shutdown_workers": "parfit.executors.idle",
+    "shutdown_workers": "parfit.executors.workers.idle",
     "Status": "parfit.core.solution",
     "Solution": "parfit.core.solution",
     "Solver": "parfit.core.protocols",

@@ -19,8 +19,8 @@ from parfit.executors import resolve
 from parfit.executors.answers import exception, warn_again
 from parfit.executors.background import Dispatcher, call_elsewhere, call_here
 from parfit.executors.cpus import cpu_count, worker_count
+from parfit.executors.keeping.resident import ProducerConsumer
 from parfit.executors.pending import AsyncResult
-from parfit.executors.resident import ProducerConsumer
 
 if TYPE_CHECKING:
     from parfit.core.protocols import Executor

@@ -11,13 +11,13 @@ import time
 
 import psutil
 
-from parfit.executors import kept
-from parfit.executors.idle import idle_workers, shutdown_workers
+from parfit.executors.keeping import kept
+from parfit.executors.workers.idle import idle_workers, shutdown_workers
 
 
 def _is_worker(process):
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return "parfit.executors.worker" in " ".join(process.cmdline())
+        return "parfit.executors.workers.worker" in " ".join(process.cmdline())
     return False
 
 

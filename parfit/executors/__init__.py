@@ -2,16 +2,15 @@
 
 Where to look:
 
+- the recipes and their pools, one file an executor: `serial`, `processes` (the default, workers of our own), `futures`
+  (threads, multiprocessing, loky, and any given `concurrent.futures.Executor`), `joblib`, `producer_consumer`;
 - what every executor does around a task: `running` (errors, warnings, BLAS), `chunking` (how many travel together),
   `payload` (pickles without copies), `place` (the caller's folder, path, filters), `cpus`;
-- in this process: `serial`;
-- workers of our own: `processes` (the pool), `launch` and `idle` (starting and keeping workers), `worker` (their side),
-  `wire`, `board`, `lifeline` and `sending` (what connects them);
-- workers of other libraries: `futures` and `joblib` (the recipes), `foreign` (what their pools have in common),
-  `crews`, `carriers`, `jobs`, `spool` and `exits` (what they are made of), `remote` (the worker's side);
-- data that stays in its workers: `producer_consumer` (the recipe), `resident` (the primitive `ProducerConsumer`),
-  `shards`, `shelf`, `kept`, `fingerprint` and `lone` (what they are made of);
-- single calls in the background: `background`, `pending`, `answers`.
+- `workers/`: worker processes of our own, and what connects them to the parent;
+- `foreign/`: what the pools of other libraries are made of;
+- `keeping/`: data that stays in the workers that loaded it, for `producer_consumer` and the primitive
+  `ProducerConsumer`;
+- calls outside a run: `background`, `pending`, `answers` (the primitives), `lone` (a pool of one worker).
 """
 
 from __future__ import annotations

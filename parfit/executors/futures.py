@@ -25,11 +25,11 @@ from typing import Any, ClassVar
 from parfit.core.errors import InvalidTypeError, SetupError
 from parfit.core.protocols import Capabilities, Executor, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, TaskError
-from parfit.executors.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.cpus import worker_count
-from parfit.executors.crews import Crew, GivenCrew, LokyCrew, SpawnCrew, ThreadCrew
-from parfit.executors.foreign import ForeignPool, Run
-from parfit.executors.jobs import Job, superseded
+from parfit.executors.foreign.carriers import Carrier, LocalCarrier, RemoteCarrier
+from parfit.executors.foreign.crews import Crew, GivenCrew, LokyCrew, SpawnCrew, ThreadCrew
+from parfit.executors.foreign.jobs import Job, superseded
+from parfit.executors.foreign.pool import ForeignPool, Run
 from parfit.executors.running import recording_warnings_together, single_threaded_blas
 
 __all__ = ["FuturesExecutor", "LokyExecutor", "MultiprocessingExecutor", "ThreadsExecutor"]

@@ -27,11 +27,11 @@ from typing import Any, ClassVar
 from parfit.core.errors import InvalidInputError, SetupError, missing_package
 from parfit.core.protocols import Capabilities, Executor, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome
-from parfit.executors.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.cpus import worker_count
-from parfit.executors.exits import end_at_exit, ended
-from parfit.executors.foreign import ForeignPool, Run
-from parfit.executors.jobs import superseded
+from parfit.executors.foreign.carriers import Carrier, LocalCarrier, RemoteCarrier
+from parfit.executors.foreign.exits import end_at_exit, ended
+from parfit.executors.foreign.jobs import superseded
+from parfit.executors.foreign.pool import ForeignPool, Run
 from parfit.executors.running import recording_warnings_together, single_threaded_blas
 
 __all__ = ["JoblibExecutor"]

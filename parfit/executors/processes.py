@@ -1,6 +1,6 @@
 """The default executor: plain interpreter processes, one socket each, watched by the caller.
 
-         caller's thread                                          worker k (parfit.executors.worker)
+         caller's thread                                          worker k (parfit.executors.workers.worker)
     ┌───────────────────────┐   socket k: setup, function, blocks   ┌──────────────────────────┐
     │ imap_unordered        │ ────────────────────────────────────▶ │ run_block → outcomes     │
     │   select over sockets │ ◀──────────────────────────────────── │                          │
@@ -30,10 +30,10 @@ from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
 from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.cpus import worker_count
-from parfit.executors.idle import idle_workers, shutdown_workers
-from parfit.executors.jobs import superseded
-from parfit.executors.launch import WorkerProcess
+from parfit.executors.foreign.jobs import superseded
 from parfit.executors.place import Place
+from parfit.executors.workers.idle import idle_workers, shutdown_workers
+from parfit.executors.workers.launch import WorkerProcess
 
 __all__ = ["ProcessPool", "ProcessesExecutor"]
 

@@ -1,7 +1,7 @@
 """The executor `producer_consumer`: `processes` whose workers keep the data from one call to the next.
 
-fit(df, …)        ── datasets, objective ──▶  worker k: its share of df, loaded     parfit.executors.kept
-fits.refit(…)     ── objective ───────────▶  worker k: finds it there               parfit.executors.shards
+fit(df, …)        ── datasets, objective ──▶  worker k: its share of df, loaded     parfit.executors.keeping.kept
+fits.refit(…)     ── objective ───────────▶  worker k: finds it there               parfit.executors.keeping.shards
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 from parfit.core.errors import InvalidInputError, ParfitWarning
 from parfit.core.protocols import Capabilities, Executor, Keepable, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome
-from parfit.executors import shelf
 from parfit.executors.cpus import worker_count
-from parfit.executors.idle import shutdown_workers
-from parfit.executors.kept import run_kept
+from parfit.executors.keeping import shelf
+from parfit.executors.keeping.kept import run_kept
+from parfit.executors.keeping.shards import Call
 from parfit.executors.processes import ProcessPool
-from parfit.executors.shards import Call
+from parfit.executors.workers.idle import shutdown_workers
 
 __all__ = ["ProducerConsumerExecutor"]
 

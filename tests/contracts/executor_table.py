@@ -15,8 +15,8 @@ import pytest
 from parfit.core.protocols import Capabilities, Executor
 from parfit.executors import resolve
 from parfit.executors.futures import FuturesExecutor
-from parfit.executors.idle import shutdown_workers
 from parfit.executors.joblib import JoblibExecutor
+from parfit.executors.workers.idle import shutdown_workers
 
 WORKERS = 2
 

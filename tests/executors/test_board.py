@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parfit.executors import board as module
-from parfit.executors.board import Board, create_file, open_board
+from parfit.executors.workers import board as module
+from parfit.executors.workers.board import Board, create_file, open_board
 
 
 def test_begin_and_idle() -> None:
@@ -34,7 +34,7 @@ def test_begin_and_idle() -> None:
 def test_it_outlives_the_writer(tmp_path: Path) -> None:
     path = str(tmp_path / "board")
     code = (
-        "import os, sys; from parfit.executors.board import open_board; "
+        "import os, sys; from parfit.executors.workers.board import open_board; "
         "open_board(sys.argv[1], create=True).begin(42); os._exit(1)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

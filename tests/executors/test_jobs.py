@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfit.executors.jobs import Job, JobQueue
+from parfit.executors.foreign.jobs import Job, JobQueue
 
 
 def queue(n: int) -> JobQueue:

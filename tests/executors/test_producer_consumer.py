@@ -14,8 +14,9 @@ import pytest
 from parfit.core.errors import InvalidInputError, ParfitWarning
 from parfit.core.protocols import Keepable
 from parfit.core.solution import OutcomeKind
-from parfit.executors import kept, resolve
-from parfit.executors.fingerprint import fingerprint
+from parfit.executors import resolve
+from parfit.executors.keeping import kept
+from parfit.executors.keeping.fingerprint import fingerprint
 from parfit.executors.producer_consumer import ProducerConsumerExecutor
 from tests.executors.keepable import Data, counted_loads, once, pids, run, values
 from tests.workers import children, nobody_is_there, nothing_is_left
@@ -244,7 +245,7 @@ def test_a_loading_that_never_ends_is_stopped():
 
 def test_a_share_that_never_fits_is_given_up(monkeypatch):
     """As where memory runs out: each worker dies after some items, whichever they are."""
-    monkeypatch.setattr("parfit.executors.shards._ROUNDS", 2)
+    monkeypatch.setattr("parfit.executors.keeping.shards._ROUNDS", 2)
 
     def load(item):
         import builtins

@@ -14,9 +14,9 @@ import pytest
 
 from parfit.core.errors import SetupError
 from parfit.core.solution import OutcomeKind
-from parfit.executors import kept
-from parfit.executors.idle import shutdown_workers
+from parfit.executors.keeping import kept
 from parfit.executors.producer_consumer import ProducerConsumerExecutor
+from parfit.executors.workers.idle import shutdown_workers
 from tests.executors.keepable import Data, counted_loads, pids, run, values
 from tests.workers import children, interrupt_when, nobody_is_there, nothing_is_left
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from parfit.executors import payload as pl
-from parfit.executors import spool as module
-from parfit.executors.board import open_board
-from parfit.executors.spool import BETWEEN, IDLE, SETUP, Spool, Whereabouts, board_code, pack, unpack
+from parfit.executors.foreign import spool as module
+from parfit.executors.foreign.spool import BETWEEN, IDLE, SETUP, Spool, Whereabouts, board_code, pack, unpack
+from parfit.executors.workers.board import open_board
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_a_forked_child_leaves_it_alone() -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a FIFO")
 def test_what_a_killed_caller_has_left_is_swept_and_nothing_else(temporary: Path) -> None:
     code = (
-        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]; from parfit.executors.spool import Spool; "
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]; from parfit.executors.foreign.spool import Spool; "
         "spool = Spool(); print(spool.folder, flush=True); os.kill(os.getpid(), 9)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parfit.executors import payload as pl
-from parfit.executors import wire
+from parfit.executors.workers import wire
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -16,8 +16,8 @@ import pytest
 
 from parfit.core.protocols import Pool
 from parfit.core.solution import OutcomeKind
-from parfit.executors.idle import shutdown_workers
 from parfit.executors.processes import ProcessesExecutor
+from parfit.executors.workers.idle import shutdown_workers
 
 WORKERS = 2
 

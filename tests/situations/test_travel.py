@@ -22,7 +22,7 @@ from pandas.testing import assert_frame_equal
 import parfit
 from parfit.core.protocols import Capabilities, Executor, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, Solution, Status
-from parfit.executors.launch import WorkerProcess
+from parfit.executors.workers.launch import WorkerProcess
 from tests.programs import run_program
 from tests.situations.lines import START, T, lines, residuals, squares, table
 

@@ -220,7 +220,7 @@ def test_a_worker_is_an_interpreter_of_its_own():
     found = apply_by_multiprocessing(pd.DataFrame({"a": range(4)}), lambda row: psutil.Process().cmdline(), 2)
     for command in found:
         assert command[0] == sys.executable
-        assert "parfit.executors.worker" in " ".join(command)
+        assert "parfit.executors.workers.worker" in " ".join(command)
 
 
 def test_the_callers_script_is_not_run_again_in_workers(tmp_path):

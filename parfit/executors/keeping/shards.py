@@ -1,7 +1,7 @@
 """Data spread over workers that keep it: each worker loads its share once, and every call finds it there.
 
     Shards.run(call)
-      Router: tasks by owner        shard 0: LonePool ── worker 0: datasets 0, 2, 4, …   (parfit.executors.shelf)
+      Router: tasks by owner        shard 0: LonePool ── worker 0: datasets 0, 2, 4, …   (keeping.shelf)
         queue 0  ─────────────────▶     1. greet: is the worker there, has it its share?
         queue 1  ────────────┐          2. load what this call needs and is not loaded, dataset by dataset
                              │          3. the call's own tasks, under the call's time limit
@@ -26,11 +26,11 @@ from parfit.core.errors import InvalidInputError, SetupError, WorkerLostError
 from parfit.core.protocols import Block, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError, WarningText
 from parfit.executors import payload as pl
-from parfit.executors import shelf
 from parfit.executors.chunking import ChunkSizer, PairBlock
-from parfit.executors.idle import warm_up
+from parfit.executors.keeping import shelf
 from parfit.executors.lone import LonePool, ReplacedError, Stream, drive
 from parfit.executors.running import recording_warnings, run_block
+from parfit.executors.workers.idle import warm_up
 
 __all__ = ["BusyError", "Call", "Router", "SerialShards", "Shards"]
 

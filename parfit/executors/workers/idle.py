@@ -8,8 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from parfit.executors.launch import WorkerProcess
-from parfit.executors.worker import IDLE_S
+from parfit.executors.workers.launch import WorkerProcess
+from parfit.executors.workers.worker import IDLE_S
 
 __all__ = ["at_shutdown", "idle_workers", "shutdown_workers", "warm_up"]
 
@@ -97,7 +97,7 @@ def warm_up(workers: int) -> None:
         idle_workers.give(WorkerProcess())
 
 
-#: What else is to end with the idle workers: those that keep data (parfit.executors.kept).
+#: What else is to end with the idle workers: those that keep data (parfit.executors.keeping.kept).
 _closers: list[Callable[[], None]] = []
 
 

@@ -20,11 +20,11 @@ from parfit.core.errors import SetupError
 from parfit.core.protocols import Block, TaskFunction
 from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
-from parfit.executors.jobs import Job
+from parfit.executors.foreign.jobs import Job
+from parfit.executors.foreign.remote import Hand, Ticket, run_remote
+from parfit.executors.foreign.spool import Spool, pack, unpack
 from parfit.executors.place import Place
-from parfit.executors.remote import Hand, Ticket, run_remote
 from parfit.executors.running import run_block
-from parfit.executors.spool import Spool, pack, unpack
 
 __all__ = ["Carrier", "LocalCarrier", "RemoteCarrier"]
 

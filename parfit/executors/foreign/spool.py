@@ -24,7 +24,7 @@ import weakref
 from typing import NamedTuple
 
 from parfit.executors import payload as pl
-from parfit.executors.board import Board, Position, open_board
+from parfit.executors.workers.board import Board, Position, open_board
 
 __all__ = [
     "BETWEEN",

@@ -21,9 +21,9 @@ import cloudpickle
 
 from parfit.core.protocols import Keepable
 from parfit.core.solution import Outcome
-from parfit.executors.fingerprint import fingerprint
-from parfit.executors.idle import at_shutdown
-from parfit.executors.shards import BusyError, Call, Shards
+from parfit.executors.keeping.fingerprint import fingerprint
+from parfit.executors.keeping.shards import BusyError, Call, Shards
+from parfit.executors.workers.idle import at_shutdown
 
 __all__ = ["Kept", "run_kept"]
 

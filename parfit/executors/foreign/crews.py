@@ -19,10 +19,10 @@ from concurrent.futures.process import ProcessPoolExecutor
 from multiprocessing import connection
 from typing import Any
 
-from parfit.executors.exits import end_at_exit
-from parfit.executors.launch import exit_in_words
-from parfit.executors.remote import start_worker
+from parfit.executors.foreign.exits import end_at_exit
+from parfit.executors.foreign.remote import start_worker
 from parfit.executors.running import worker_environment
+from parfit.executors.workers.launch import exit_in_words
 
 __all__ = ["Crew", "GivenCrew", "LokyCrew", "ProcessCrew", "SpawnCrew", "ThreadCrew"]
 

@@ -29,12 +29,12 @@ from typing import IO, Any
 
 from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
-from parfit.executors.board import Board, open_board
-from parfit.executors.lifeline import die_with_parent, tied_to_parent
+from parfit.executors.foreign.spool import BETWEEN, SETUP, Packed, board_code, open_lifeline, pack, unpack
 from parfit.executors.place import Place
 from parfit.executors.running import recording_warnings, recording_warnings_together, run_block
-from parfit.executors.sending import dumps_outcomes
-from parfit.executors.spool import BETWEEN, SETUP, Packed, board_code, open_lifeline, pack, unpack
+from parfit.executors.workers.board import Board, open_board
+from parfit.executors.workers.lifeline import die_with_parent, tied_to_parent
+from parfit.executors.workers.sending import dumps_outcomes
 
 __all__ = ["Hand", "Ticket", "run_remote", "start_worker"]
 

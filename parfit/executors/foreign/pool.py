@@ -23,9 +23,9 @@ from typing import Any
 from parfit.core.errors import InvalidInputError, SetupError, WorkerLostError
 from parfit.core.protocols import Capabilities, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
-from parfit.executors.carriers import Carrier, Parcel, RemoteCarrier
-from parfit.executors.jobs import Job, JobQueue
-from parfit.executors.spool import BETWEEN, IDLE, SETUP, Whereabouts
+from parfit.executors.foreign.carriers import Carrier, Parcel, RemoteCarrier
+from parfit.executors.foreign.jobs import Job, JobQueue
+from parfit.executors.foreign.spool import BETWEEN, IDLE, SETUP, Whereabouts
 
 __all__ = ["ForeignPool", "Run"]
 

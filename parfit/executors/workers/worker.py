@@ -22,12 +22,12 @@ from typing import Any
 
 from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
-from parfit.executors import wire
-from parfit.executors.board import Board
-from parfit.executors.lifeline import die_with_parent
 from parfit.executors.place import Place
 from parfit.executors.running import mark_as_worker, recording_warnings, run_block
-from parfit.executors.sending import dumps_outcomes
+from parfit.executors.workers import wire
+from parfit.executors.workers.board import Board
+from parfit.executors.workers.lifeline import die_with_parent
+from parfit.executors.workers.sending import dumps_outcomes
 
 __all__ = ["main"]
 

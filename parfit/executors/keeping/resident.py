@@ -20,12 +20,12 @@ import cloudpickle
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning
 from parfit.core.protocols import Block
 from parfit.core.solution import Outcome, OutcomeKind, WarningText
-from parfit.executors import shelf
 from parfit.executors.answers import exception, shown, warn_again
 from parfit.executors.chunking import PairBlock
 from parfit.executors.cpus import worker_count
+from parfit.executors.keeping import shelf
+from parfit.executors.keeping.shards import Call, SerialShards, Shards
 from parfit.executors.running import in_worker
-from parfit.executors.shards import Call, SerialShards, Shards
 
 __all__ = ["ProducerConsumer"]
 

@@ -1,4 +1,4 @@
-"""What a worker of `parfit.executors.shards` keeps, and the functions that use it there.
+"""What a worker of `parfit.executors.keeping.shards` keeps, and the functions that use it there.
 
     parent                                          worker
     Fill(datasets, load, setup) ── first call ────▶ Shelf, State(shelf, setup())

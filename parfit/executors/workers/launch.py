@@ -12,15 +12,15 @@ import sys
 from typing import Any
 
 from parfit.executors import payload as pl
-from parfit.executors import wire
-from parfit.executors.board import Board, Position, create_file
 from parfit.executors.running import worker_environment
+from parfit.executors.workers import wire
+from parfit.executors.workers.board import Board, Position, create_file
 
 __all__ = ["WorkerProcess", "exit_in_words"]
 
 _PROGRAM = (
     "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a['path']; "
-    "from parfit.executors.worker import main; main(*a['fds'])"
+    "from parfit.executors.workers.worker import main; main(*a['fds'])"
 )
 
 
