@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -170,14 +171,18 @@ def _apply_block(call: _Applied, part: Slice) -> _Packed | _Failed:
     The loop is left by an exception as soon as the wanted rows are done, which also spares pandas the work of
     making a result that nobody wants.
     """
-    found: list[Any] = []
-    keep, series, wanted, func = found.append, pd.Series, part.count, call.func
+    found: Any = []
+    kind: type | None = None
+    wanted, func = part.count, call.func
     if call.args or call.kwargs:
         func = functools.partial(_with_arguments, call)
 
     def each(row: Any) -> None:
+        nonlocal found, kind
         value = func(row)
-        keep(value.copy(deep=False) if isinstance(value, series) else value)
+        if type(value) is not kind:
+            found, kind, value = _admitted(found, kind, value)
+        found.append(value)
         if len(found) == wanted:
             raise _Enough
 
@@ -198,7 +203,7 @@ def _apply_block(call: _Applied, part: Slice) -> _Packed | _Failed:
             frame = writeable(frame) if call.axis else frame
             frame.apply(visit, axis=call.axis, result_type="broadcast" if call.broadcast else None)
     except _Enough:
-        return _packed(found)
+        return _packed(found, kind)
     except Exception as exc:  # noqa: BLE001 - the user's own function
         label = part.frame.axes[1 - call.axis][part.skip + len(found)]
         exc.add_note(_where(call.axis, label))
@@ -224,20 +229,38 @@ def _with_arguments(call: _Applied, row: Any) -> Any:
     return call.func(row, *call.args, **call.kwargs)
 
 
-def _packed(found: list[Any]) -> _Packed:
-    kinds = set(map(type, found))
-    if len(kinds) == 1:
-        kind = kinds.pop()
-        if kind in (float, np.float64, bool):
-            return _Packed(len(found), kind, np.array(found))
-        if kind is int and -(2**63) <= min(found) and max(found) < 2**63:
-            return _Packed(len(found), kind, np.array(found, dtype=np.int64))
-        if kind is pd.Series:
-            index, dtype = found[0].index, found[0].dtype
-            same = all(s.dtype == dtype and _same_index(s.index, index) for s in found)
-            if same and dtype in (np.float64, np.int64, np.bool_):
-                names = [s.name for s in found]
-                return _Packed(len(found), kind, np.stack([s.to_numpy() for s in found]), index, names)
+_Found: TypeAlias = "array.array[float] | list[Any]"
+
+
+def _admitted(found: _Found, kind: type | None, value: Any) -> tuple[_Found, type | None, Any]:
+    """A value that is not of the `kind` of those before it, or a Series; where it goes, and the kind from here on.
+
+    Floats go to an array while there is nothing else: 28 ns a row less than a list that is made into one.
+    """
+    now: type | None = type(value)
+    if isinstance(value, pd.Series):
+        now, value = None, value.copy(deep=False)  # it may be a view on the row, whose memory pandas uses again
+    if not found:
+        return array.array("d") if now in (float, np.float64) else [], now, value
+    if isinstance(found, array.array):
+        assert kind is not None
+        found = list(map(kind, found))
+    return found, None, value
+
+
+def _packed(found: _Found, kind: type | None) -> _Packed:
+    if isinstance(found, array.array):
+        return _Packed(len(found), kind, np.frombuffer(found))
+    if kind is bool:
+        return _Packed(len(found), kind, np.array(found))
+    if kind is int and -(2**63) <= min(found) and max(found) < 2**63:
+        return _Packed(len(found), kind, np.array(found, dtype=np.int64))
+    if all(type(value) is pd.Series for value in found):
+        index, dtype = found[0].index, found[0].dtype
+        same = all(s.dtype == dtype and _same_index(s.index, index) for s in found)
+        if same and dtype in (np.float64, np.int64, np.bool_):
+            names = [s.name for s in found]
+            return _Packed(len(found), pd.Series, np.stack([s.to_numpy() for s in found]), index, names)
     return _Packed(len(found), items=found)
 
 

@@ -1,7 +1,7 @@
 """How many tasks to send next: cheap ones travel together, dear ones alone.
 
-A chunk is meant to take about `TARGET_S` in its worker, by the cost of the tasks that came back last; it is
-never more than a share of what is left, so that the workers end together.
+A chunk is meant to take about `TARGET_S` in its worker, by the cost of the tasks that came back last. It is
+never more than a share of what is left, so that the workers end together, but for what takes less than `FLOOR_S`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ __all__ = ["ChunkSizer", "PairBlock", "as_tasks"]
 #: Long against the 0.2 ms that a round trip costs, short against the imbalance at the end of a run
 #: (benchmarks/rows_vs_peers.py).
 TARGET_S = 0.02
+#: What the workers may differ by at the end of a run; some five round trips.
+FLOOR_S = 0.002
 #: A chunk grows by this factor at the most, so that one cheap task does not send a thousand dear ones.
 GROWTH = 8.0
 
@@ -48,7 +50,8 @@ class ChunkSizer:
         wanted = self._target_s / max(self._cost_s, 1e-9)
         size = int(max(1.0, min(wanted, GROWTH * self._last)))
         if self._left is not None:
-            size = max(1, min(size, math.ceil(self._left / (2 * self._workers))))
+            share = max(math.ceil(self._left / (2 * self._workers)), int(FLOOR_S / max(self._cost_s, 1e-9)))
+            size = max(1, min(size, share, self._left))
         return size
 
     def sent(self, n: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfit.executors.chunking import GROWTH, TARGET_S, ChunkSizer, PairBlock, as_tasks
+from parfit.executors.chunking import FLOOR_S, GROWTH, TARGET_S, ChunkSizer, PairBlock, as_tasks
 
 
 def sizes(sizer: ChunkSizer, costs_s: list[float]) -> list[int]:
@@ -49,19 +49,30 @@ def test_a_rise_counts_at_once_and_a_fall_by_halves() -> None:
     assert falling[-1] > 50
 
 
-def test_no_chunk_takes_more_than_a_share_of_what_is_left() -> None:
-    sizer = ChunkSizer(4, 100)
-    sizes(sizer, [1e-6])
+def run_to_the_end(workers: int, total: int, cost_s: float) -> list[tuple[int, int]]:
+    """How many tasks were left before each chunk, and the size of the chunk."""
+    sizer = ChunkSizer(workers, total)
     found = []
-    left = 99
+    left = total
     while left > 0:
         n = sizer.next_size()
-        assert n <= max(1, -(-left // 8))
         sizer.sent(n)
-        sizer.took(n, n * 1e-6)
+        sizer.took(n, n * cost_s)
+        found.append((left, n))
         left -= n
-        found.append(n)
-    assert sum(found) == 99
+    assert left == 0
+    return found
+
+
+def test_no_chunk_takes_more_than_a_share_of_what_is_left() -> None:
+    assert all(n <= max(1, -(-left // 8)) for left, n in run_to_the_end(4, 100, FLOOR_S))
+
+
+def test_what_is_done_at_once_is_not_cut_further() -> None:
+    found = run_to_the_end(2, 100_000, 1e-6)
+    assert all(n * 1e-6 >= 0.99 * FLOOR_S for left, n in found[4:-1])
+    assert len(found) < 30
+    assert len(run_to_the_end(4, 100, 1e-6)) < 6
 
 
 def test_nothing_that_took_no_tasks_counts() -> None:
