@@ -312,7 +312,9 @@ class Fits:
         by
             What a list holds: ``"label"`` or ``"position"``.
         **changes
-            Any arguments of `parfit.fit` but the data. ``x0="solution"`` starts from the parameters found here.
+            Any arguments of `parfit.fit` but the data. ``x0="solution"`` starts from the parameters found here,
+            moved inside their bounds. A DataFrame or Series as `x0` whose labels are the parameters' names, as those
+            of `params` are, reaches the objective in the structure of the first call.
 
         Returns
         -------

@@ -30,13 +30,22 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x0": None}, parfit.InvalidTypeError, "must be a number, not NoneType"),
     ({"x0": []}, parfit.InvalidInputError, "empty"),
     ({"x0": lambda row: 1 / 0}, parfit.InvalidInputError, r"x0\(dataset\) raises for every dataset: ZeroDivisionError"),
-    ({"data": [], "x0": lambda row: [1.0]}, parfit.InvalidInputError, "there is no dataset to call it with"),
     ({"bounds": {"x9": (0, 1)}}, parfit.UnknownNameError, "unknown parameter 'x9'"),
     ({"bounds": [(0, 1)]}, parfit.InvalidInputError, "1 pairs for 3 parameters"),
     ({"bounds": 3}, parfit.InvalidTypeError, "bounds of type int"),
+    ({"bounds": (np.nan, 1)}, parfit.InvalidInputError, "the lower bound of x0 is NaN"),
+    ({"bounds": [(0.5, 0.5)] * 3}, parfit.InvalidInputError, "all parameters are fixed, by `fixed` or by equal bounds"),
+    ({"bounds": [(0, 0), None, None]}, parfit.InvalidInputError, r"x0, 0.5, is outside its bounds \[0, 0\]"),
+    ({"bounds": (1, 2), "fixed": ["x1"]}, parfit.InvalidInputError, r"x0, 0.5, is outside"),
+    ({"bounds": {"x1": (1, 2)}, "fixed": ["x1"]}, parfit.InvalidInputError, "the fixed parameter x1, 0.5, is outside"),
+    ({"bounds": {"x1": (3, 2)}, "x0": lambda row: [0.5] * 3}, parfit.InvalidInputError, "wrong way round"),
+    ({"x0": [0.5, 0.5], "bounds": np.array([[0, 1], [0, 1]])}, parfit.InvalidInputError, "read in two ways"),
+    ({"data": {1: DATA.to_numpy(), 2: DATA.to_numpy()}}, parfit.InvalidInputError, "read in two ways"),
+    ({"x0": pd.DataFrame({"valu": [1.0]}, index=["a"])}, parfit.UnknownNameError, "Did you mean 'value'"),
     ({"fixed": ["x9"]}, parfit.UnknownNameError, "'x9'"),
+    ({"fixed": [0]}, parfit.InvalidTypeError, "fixed must be names"),
     ({"method": "Nelder-Meed"}, parfit.UnknownNameError, "Did you mean 'Nelder-Mead'"),
-    ({"method": "levenberg"}, parfit.UnknownNameError, "Known: 'lm', 'trf', 'dogbox', 'Nelder-Mead'"),
+    ({"method": "levenberg"}, parfit.UnknownNameError, "unknown method 'levenberg'"),
     ({"method": 3}, parfit.InvalidTypeError, "method must be a name, a Solver or None, not int"),
     ({"method": "lm", "options": {"max_nfew": 3}}, parfit.UnknownNameError, "Did you mean 'max_nfev'"),
     ({"options": "maxiter"}, parfit.InvalidTypeError, "options must be a dict"),
@@ -169,3 +178,43 @@ def test_the_arguments_are_not_changed() -> None:
     )
     assert str((options, x0, bounds)) == before[0]
     pd.testing.assert_frame_equal(DATA, before[1])
+
+
+def test_bounds_that_some_rows_cannot_use() -> None:
+    index = DATA.index
+    low = pd.DataFrame({"x0": [-1.0, np.nan, 0.5, 0.0], "x1": [-99.0, -99.0, 0.5, 1.0]}, index=index)
+    high = pd.DataFrame({"x0": [99.0, 99.0, 0.5, 99.0], "x1": [99.0, 99.0, 0.5, 1.0]}, index=index)
+    fits = parfit.fit(DATA, objective, [0.5] * 3, bounds=(low, high), fixed=["x2"], executor="serial")
+    assert fits.status.tolist() == ["converged", "invalid", "converged", "invalid"]
+    assert "the lower bound of x0 is NaN" in fits["b"].message
+    assert fits.params.loc["c"].tolist() == [0.5] * 3  # nothing is free in this row, and its cost is known
+    assert fits["c"].cost == 0.5 * ((DATA.loc["c"] - 0.5) ** 2).sum()
+    assert "the start of x1, 0.5, is outside its bounds [1, 1]" in fits["d"].message
+
+
+def test_nothing_free_in_any_row() -> None:
+    at = pd.DataFrame(0.5, index=DATA.index, columns=["x0", "x1"])
+    with pytest.raises(parfit.InvalidInputError, match="all parameters are fixed, by `fixed` or by equal bounds"):
+        parfit.fit(DATA, never, [0.5] * 3, bounds=(at, at), fixed=["x2"], executor="serial")
+    some = at.where(at.index.to_series() != "b", np.nan)[["x0"]]
+    fits = parfit.fit(DATA, objective, [0.5] * 3, bounds=(some, some), fixed=["x1", "x2"], executor="serial")
+    assert fits.status.tolist() == ["converged", "invalid", "converged", "converged"]
+
+
+def test_a_bound_from_a_callable_that_is_nan() -> None:
+    fits = parfit.fit(
+        DATA, objective, [0.5] * 3, bounds=lambda row: (np.nan if row.name == "b" else -99, 99), executor="serial"
+    )
+    assert fits.status.tolist() == ["converged", "invalid", "converged", "converged"]
+    assert "the lower bound of x0 is NaN" in fits["b"].message
+
+
+def test_a_table_of_parameters_taken_for_a_dict() -> None:
+    table = pd.DataFrame({"value": [1.0, 2.0]}, index=["a", "b"])
+    with pytest.warns(parfit.ParfitWarning, match=r"the parameters are a table, as x0 is: params.loc\['a', 'value'\]"):
+        fits = parfit.fit(DATA, lambda p, row: p["a"] - row.to_numpy(), table, executor="serial")
+    assert fits.errors["message"].str.contains(r"params['value']['a']", regex=False).all()
+    with pytest.warns(parfit.ParfitWarning, match="KeyError"):
+        fits = parfit.fit(DATA, lambda p, row: row["no such"], table, executor="serial")
+    assert fits.errors["message"].tolist() == ["'no such'"] * 4
+    assert parfit.fit(DATA, lambda p, row: p.loc["a", "value"] - row.to_numpy(), table, executor="serial").success.all()

@@ -198,9 +198,38 @@ def test_from_the_solution_moved_inside_new_bounds(bounds: Any) -> None:
 
 
 def test_fixed_at_the_solution(fits: parfit.Fits) -> None:
-    again = fits.refit("good", x0="solution", fixed=["b"], bounds={"b": (0, 0.1)})
+    again = fits.refit("good", x0="solution", fixed=["b"], bounds={"b": (0, 0.9)})  # where x0 is not
     assert again["good"].x["b"] == fits["good"].x["b"]
     assert again.stderr.loc["good", "b"] == 0
+    again = fits.refit("good", x0="solution", fixed=["b"], bounds={"b": (0, 0.1)})
+    assert again.status["good"] == "invalid"
+    assert "the value of the fixed parameter b" in again["good"].message
+    low = float(fits["good"].x["b"]) + 1e-12  # as a solver's rounding has it
+    assert fits.refit("good", x0="solution", fixed=["b"], bounds={"b": (low, 9)}).status["good"] == "converged"
+
+
+def nested(p: Any, row: Any) -> Any:
+    assert type(p) is dict
+    return p["a"] + p["b"][0] * T + p["b"][1] * T**2 - row.to_numpy()
+
+
+def test_starts_under_the_names_reach_the_objective_in_its_structure() -> None:
+    frame = pd.DataFrame([3 + 2 * T, 1 - T], index=["u", "v"])
+    fits = parfit.fit(frame, nested, {"a": 1.0, "b": [1.0, 2.0]}, executor="serial")
+    moved = fits.params.add([1.0, 2.0, 3.0])
+    for x0 in (moved, moved.iloc[::-1], moved[["b[1]", "a", "b[0]"]]):
+        again = fits.refit("all", x0=x0, history=True)
+        assert again.success.all()
+        assert (
+            again.history.groupby("label")[["a", "b[0]", "b[1]"]].first().to_numpy().tolist() == moved.values.tolist()
+        )
+        assert again.refit("all").success.all()
+    one = fits.refit("all", x0=moved.loc["v", ["b[0]", "b[1]", "a"]], history=True)
+    assert one.history.groupby("label")["a"].first().tolist() == [moved.loc["v", "a"]] * 2
+    vector = parfit.fit(frame, lambda p, row: p[0] + p[1] * T - row.to_numpy(), [1.0, 1.0], executor="serial")
+    assert vector.refit("all", x0=vector.params).success.all()
+    series = parfit.fit(frame, lambda p, row: p["a"] + p["b"] * T - row.to_numpy(), moved[["a"]].assign(b=1.0))
+    assert series.refit("all", x0=series.params).success.all()
 
 
 @pytest.mark.parametrize(

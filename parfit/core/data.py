@@ -19,7 +19,8 @@ import pandas as pd
 import pandas.api.typing
 from numpy.typing import NDArray
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError
+from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
+from parfit.core.values import is_array
 
 __all__ = ["DataBlock", "Datasets", "read_data"]
 
@@ -51,6 +52,8 @@ class Datasets(ABC):
 
     labels: pd.Index[Any]
     owner: Any
+    #: What else the data could have meant, for the one whose objective fails on every dataset.
+    hint: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,12 +87,12 @@ def read_data(data: Any) -> Datasets:
         return _Items(list(data), data.index.copy(), data)
     if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
         raise InvalidTypeError("data is a path or text: read it first, for example with pandas.read_csv(path)")
-    if isinstance(data, np.ndarray):
+    if is_array(data):
         if data.ndim == 0:
             raise InvalidInputError("data is a single number; an array of datasets has at least one axis")
-        return _Tree(data, len(data))
-    if isinstance(data, (Mapping, tuple)) and (length := _common_length(data)) is not None:
-        return _Tree(data, length)
+        return _Tree(np.asanyarray(data), data.shape[0], data)
+    if isinstance(data, (Mapping, tuple)) and (batch := _as_batch(data)) is not None:
+        return batch
     if isinstance(data, Mapping):
         return _Items(list(data.values()), _index_of(list(data)), data)
     if isinstance(data, Sequence):
@@ -106,6 +109,8 @@ def read_data(data: Any) -> Datasets:
 def _index_of(labels: list[Any], names: Any = None) -> pd.Index[Any]:
     if labels and all(isinstance(label, tuple) for label in labels) and len({len(label) for label in labels}) == 1:
         return pd.MultiIndex.from_tuples(labels, names=names)
+    if not labels and names is not None and len(names) > 1:
+        return pd.MultiIndex.from_arrays([[] for _ in names], names=names)
     index = pd.Index(labels, tupleize_cols=False) if labels else pd.Index([], dtype=object)
     return index.set_names(names) if names is not None and len(names) == 1 else index
 
@@ -230,21 +235,35 @@ def _leaves(tree: Any) -> list[Any]:
     return [tree]
 
 
-def _common_length(tree: Any) -> int | None:
-    """The leading length where `tree` holds nothing but arrays that share it, and is no mapping of datasets.
+def _as_batch(tree: Any) -> Datasets | None:
+    """A mapping or tuple as arrays with a common leading axis; None where it holds one dataset in each entry.
 
-    A mapping (or tuple) of arrays is a tree with a batch axis where one of them has two axes or more and it has
-    no more entries than the batch has datasets, or that has one or none; ``{"a": 1-D array, "b": 1-D array}`` is a
-    mapping of datasets.
+    The rule, whatever the number of entries: it is a batch where it holds nothing but arrays, all of one length, and
+    one of them at least has two axes. ``{"x": (B, m), "y": (B, m)}`` is how data for many fits are kept, and what JAX
+    maps over, while datasets under labels that are arrays of two axes and of one length are rare; but arrays of one
+    axis under labels, ``{"site": y, …}``, are common, and nobody fits to a single number each. The names of fields
+    are text, and a batch under other keys is refused.
     """
     leaves = _leaves(tree)
-    if not leaves or not all(isinstance(leaf, np.ndarray) and leaf.ndim for leaf in leaves):
+    if not leaves or not all(is_array(leaf) and leaf.ndim for leaf in leaves):
         return None
-    lengths = {len(leaf) for leaf in leaves}
+    lengths = {leaf.shape[0] for leaf in leaves}
     if len(lengths) != 1 or max(leaf.ndim for leaf in leaves) < 2:
         return None
-    length = lengths.pop()
-    return length if length < 2 or len(tree) <= length else None
+    if not isinstance(tree, Mapping):
+        return _Tree(_mapped(tree, np.asanyarray), lengths.pop(), tree)
+    other = next((key for key in tree if not isinstance(key, str)), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"data can be read in two ways: pandas.Series(data) is a dataset for each key, {shown(other)} among them; "
+            f"a tuple of the arrays is a dataset for each index of their leading axis, of length {lengths.pop()}"
+        )
+    batch = _Tree(_mapped(tree, np.asanyarray), lengths.pop(), tree)
+    batch.hint = (
+        f"data was read as arrays with a common leading axis, {len(batch)} datasets in all; "
+        "pandas.Series(data) is a dataset for each key"
+    )
+    return batch
 
 
 def _mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
@@ -281,11 +300,12 @@ class _TreeBlock(DataBlock):
 
 
 class _Tree(Datasets):
-    def __init__(self, tree: Any, length: int) -> None:
-        self.owner = tree
+    def __init__(self, tree: Any, length: int, owner: Any) -> None:
+        self._tree = tree
+        self.owner = owner
         self.labels = pd.RangeIndex(length)
 
     def block(self, positions: Positions) -> DataBlock:
         chosen = _run(positions)
         part = functools.partial(_part, positions if chosen is None else chosen)
-        return _TreeBlock(_mapped(self.owner, part), len(positions))
+        return _TreeBlock(_mapped(self._tree, part), len(positions))

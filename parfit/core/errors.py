@@ -7,7 +7,7 @@ user of SciPy or pandas would expect (`ValueError`, `TypeError`, `ImportError`, 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NoReturn
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "TaskTimeoutError",
     "UnknownNameError",
     "WorkerLostError",
+    "listed",
     "missing_package",
     "nearest",
     "refuse_unknown",
@@ -118,6 +119,12 @@ def shown(label: Any) -> str:
     if isinstance(label, tuple):
         return f"({', '.join(map(shown, label))}{',' if len(label) == 1 else ''})"
     return repr(label.item() if type(label).__module__ == "numpy" and hasattr(label, "item") else label)
+
+
+def listed(names: Sequence[str], limit: int = 12) -> str:
+    """How many parameters, and which: ``2 parameters ('a', 'b')``."""
+    more = ", …" if len(names) > limit else ""
+    return f"{len(names)} parameter{'' if len(names) == 1 else 's'} ({', '.join(map(repr, names[:limit]))}{more})"
 
 
 def nearest(name: object, known: Iterable[object]) -> str | None:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,33 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from parfit.core.bounds import align, one_side, read_bounds, refuse_near_columns
-from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitError, refuse_unknown
+from parfit.core.bounds import (
+    align,
+    column_of_numbers,
+    read_bounds,
+    refuse_near_columns,
+    refuse_repeated,
+    side_of_table,
+)
+from parfit.core.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    ParfitError,
+    UnknownNameError,
+    listed,
+    nearest,
+    refuse_unknown,
+)
+from parfit.core.nodes import shown_kind
 from parfit.core.structure import Structure
+from parfit.core.values import is_single
 
-__all__ = ["Parameters", "problem_with_start", "read_parameters", "row_start"]
+__all__ = ["Parameters", "moved_inside", "problem_with_bounds", "problem_with_start", "read_parameters", "row_start"]
 
 FloatArray = NDArray[np.float64]
+
+#: The columns of a table of parameters; it may have any others.
+_TABLE = ("value", "lower_bound", "upper_bound", "fixed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +94,14 @@ class Parameters:
 
 
 def read_parameters(
-    x0: Any, bounds: Any, fixed: Any, labels: pd.Index[Any], first: Callable[[Callable[[Any], Any]], Any]
+    x0: Any,
+    bounds: Any,
+    fixed: Any,
+    labels: pd.Index[Any],
+    first: Callable[[Callable[[Any], Any]], Any],
+    *,
+    like: Structure | None = None,
+    inside: bool = False,
 ) -> Parameters:
     """Convert what the user wrote, once.
 
@@ -86,6 +113,10 @@ def read_parameters(
         The labels of the datasets, to align frames with.
     first
         Calls a function with the first dataset on which it does not raise, and returns what it returned.
+    like
+        The structure of an earlier call, which starts under its names (a row or a column each) come back in.
+    inside
+        Whether starts outside their bounds will be moved inside.
 
     Raises
     ------
@@ -93,35 +124,66 @@ def read_parameters(
         For what cannot be used by any dataset.
     """
     start_of = x0 if callable(x0) else None
-    columns: dict[str, Any] = {}
+    table: pd.DataFrame | None = None
+    if start_of is not None and not len(labels):
+        return _unknown(start_of)
     if start_of is not None:
         example = first(start_of)
         structure = Structure(example, "x0(dataset)")
         start = structure.flatten(example)
-    elif isinstance(x0, pd.DataFrame) and "value" not in x0.columns:
-        structure, start = _aligned_start(x0, labels)
+    elif isinstance(x0, pd.DataFrame) and not _is_table(x0, labels):
+        structure, start = _aligned_start(x0, labels, like)
+    elif like is not None and isinstance(x0, pd.Series) and _has_names(x0.index, like):
+        structure, start = like, Structure(x0).flatten(x0)[x0.index.get_indexer(pd.Index(like.names))]
     else:
-        if isinstance(x0, pd.DataFrame):
-            refuse_near_columns(x0, ("lower_bound", "upper_bound", "fixed"), "x0")
-            columns = {c: x0[c] for c in ("lower_bound", "upper_bound", "fixed") if c in x0.columns}
         structure = Structure(x0)
         start = structure.flatten(x0)
-    lower, upper, bounds_of = read_bounds(structure, bounds, labels)
-    if columns:
-        lower = one_side(structure, columns.get("lower_bound"), -np.inf) if bounds is None else lower
-        upper = one_side(structure, columns.get("upper_bound"), np.inf) if bounds is None else upper
-        fixed = columns.get("fixed") if fixed is None else fixed
-    made = Parameters(structure, start, lower, upper, _read_fixed(structure, fixed), start_of, bounds_of)
+        table = x0 if isinstance(x0, pd.DataFrame) else None
+    if table is not None and bounds is None:
+        lower, upper = (side_of_table(structure, table.get(side), k) for k, side in enumerate(_TABLE[1:3]))
+        bounds_of = None
+    else:
+        lower, upper, bounds_of = read_bounds(structure, bounds, labels)
+    if table is not None and fixed is None and "fixed" in table:
+        fixed = table["fixed"].astype(object).where(table["fixed"].notna(), False)
+    made = Parameters(structure, start, lower, upper, _read_fixed(structure, fixed), start_of, bounds_of, inside)
     _check(made)
     return made
 
 
-def _aligned_start(frame: pd.DataFrame, labels: pd.Index[Any]) -> tuple[Structure, FloatArray]:
-    values = align(frame, labels, "x0")
-    if not all(dtype.kind in "fiu" for dtype in values.dtypes):
-        raise InvalidTypeError("x0: every column of a frame with one start per dataset must be numeric")
+def _unknown(start_of: Callable[[Any], Any]) -> Parameters:
+    """No parameters: there is no dataset to ask for its start."""
+    none = np.empty(0)
+    return Parameters(Structure({}, may_be_empty=True), none, none, none, np.zeros(0, dtype=bool), start_of)
+
+
+def _is_table(x0: pd.DataFrame, labels: pd.Index[Any]) -> bool:
+    """Whether a frame is a table of parameters, and not one start per dataset."""
+    if "value" in x0.columns:
+        refuse_near_columns(x0, _TABLE[1:], "x0")
+        return True
+    columns = [column for column in x0.columns if isinstance(column, str)]
+    meant = next((column for column in columns if nearest(column, ("value",)) is not None), None)
+    if set(columns) & set(_TABLE[1:3]) or (meant is not None and not set(labels) <= set(x0.index)):
+        if meant is not None:
+            refuse_unknown("column of x0", meant, _TABLE)
+        raise InvalidInputError(f"x0: a table of parameters has a column 'value', and this one has {columns}")
+    return False
+
+
+def _has_names(index: pd.Index[Any], structure: Structure) -> bool:
+    return len(index) == len(structure) and set(index) == set(structure.names)
+
+
+def _aligned_start(frame: pd.DataFrame, labels: pd.Index[Any], like: Structure | None) -> tuple[Structure, FloatArray]:
+    """One start per dataset, shape (B, n)."""
+    refuse_repeated(frame, "x0")
     structure = Structure(pd.Series(0.0, index=frame.columns), "x0")
-    return structure, values.to_numpy(dtype=np.float64)
+    if like is not None and _has_names(frame.columns, like):
+        structure, frame = like, frame[list(like.names)]
+    values = align(frame, labels, "x0")
+    columns = [column_of_numbers(values.iloc[:, k], "x0", name) for k, name in enumerate(values.columns)]
+    return structure, np.stack(columns, axis=1)
 
 
 def _read_fixed(structure: Structure, fixed: Any) -> NDArray[np.bool_]:
@@ -130,16 +192,25 @@ def _read_fixed(structure: Structure, fixed: Any) -> NDArray[np.bool_]:
         return mask
     if isinstance(fixed, str):
         fixed = [fixed]
-    kinds = (list, tuple, set, frozenset, pd.Index, np.ndarray)
-    if isinstance(fixed, kinds) and all(isinstance(name, str) for name in fixed):
-        for name in fixed:
-            hits = [i for i, n in enumerate(structure.names) if n == name or n.startswith((f"{name}[", f"{name}."))]
-            if not hits:
-                groups = (n.partition("[")[0].partition(".")[0] for n in structure.names)
-                refuse_unknown("parameter in `fixed`", name, dict.fromkeys((*structure.names, *groups)))
-            mask[hits] = True
-        return mask
-    for i, value in structure.partial(fixed).items():
+    if isinstance(fixed, (list, tuple, range, Set, pd.Index, np.ndarray)):
+        fixed = list(fixed)
+        if all(isinstance(name, str) for name in fixed):
+            for name in fixed:
+                mask[_named(structure, name)] = True
+            return mask
+        if all(isinstance(entry, str) or is_single(entry) for entry in fixed):
+            if not all(isinstance(flag, (bool, np.bool_)) for flag in fixed) or len(fixed) != len(structure):
+                raise _no_form_of_fixed(structure, fixed)
+            return np.array(fixed, dtype=bool)
+    elif is_single(fixed):
+        raise _no_form_of_fixed(structure, fixed)
+    try:
+        flags = structure.partial(fixed)
+    except UnknownNameError:
+        raise
+    except (InvalidInputError, InvalidTypeError) as exc:
+        raise type(exc)(f"fixed: {exc}") from None
+    for i, value in flags.items():
         if not isinstance(value, (bool, np.bool_)):
             raise InvalidTypeError(
                 f"fixed: {structure.names[i]} must be True or False, not {value!r}; "
@@ -149,45 +220,94 @@ def _read_fixed(structure: Structure, fixed: Any) -> NDArray[np.bool_]:
     return mask
 
 
+def _named(structure: Structure, name: str) -> list[int]:
+    """The positions of a scalar, or of all that are in what has a name."""
+    hits = [i for i, n in enumerate(structure.names) if n == name or n.startswith((f"{name}[", f"{name}."))]
+    if not hits:
+        groups = (n.partition("[")[0].partition(".")[0] for n in structure.names)
+        refuse_unknown("parameter in `fixed`", name, dict.fromkeys((*structure.names, *groups)))
+    return hits
+
+
+def _no_form_of_fixed(structure: Structure, fixed: Any) -> InvalidTypeError:
+    return InvalidTypeError(
+        f"fixed must be names, [{structure.names[0]!r}], or True and False in the structure of x0 "
+        f"(one for each of {listed(structure.names)}), not {shown_kind(fixed)}"
+    )
+
+
 def problem_with_start(
     names: Sequence[str], start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]
 ) -> str | None:
     """What is wrong with one dataset's start and bounds, shape (n,) each, in a sentence; None where nothing is."""
-    bad = np.isnan(start) | np.isinf(start)
+    bad = ~np.isfinite(start)
     if bad.any():
         i = int(np.argmax(bad))
         return f"the start of {names[i]} is {start[i]:g}"
-    bad = ((lower > upper) | (np.isinf(lower) & (lower == upper))) & ~fixed
+    return problem_with_bounds(names, lower, upper) or _outside(names, start, lower, upper, fixed)
+
+
+def _outside(
+    names: Sequence[str], start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]
+) -> str | None:
+    bad = (start < lower) | (start > upper)
+    if not bad.any():
+        return None
+    i = int(np.argmax(bad))
+    what = f"the {'value' if fixed[i] else 'start'} of {'the fixed parameter ' if fixed[i] else ''}{names[i]}"
+    return f"{what}, {start[i]:g}, is outside its bounds [{lower[i]:g}, {upper[i]:g}]"
+
+
+def problem_with_bounds(names: Sequence[str], lower: FloatArray, upper: FloatArray) -> str | None:
+    """What is wrong with one dataset's bounds, whatever its start, in a sentence; None where nothing is."""
+    for side, v in (("lower", lower), ("upper", upper)):
+        if np.isnan(v).any():
+            return f"the {side} bound of {names[int(np.argmax(np.isnan(v)))]} is NaN; infinity is no bound"
+    bad = (lower > upper) | (np.isinf(lower) & (lower == upper))
     if bad.any():
         i = int(np.argmax(bad))
         how = "are the wrong way round" if lower[i] > upper[i] else "leave no room"
         return f"the bounds of {names[i]} {how}: lower {lower[i]:g}, upper {upper[i]:g}"
-    bad = ((start < lower) | (start > upper)) & ~fixed & (lower != upper)
-    if bad.any():
-        i = int(np.argmax(bad))
-        return f"the start of {names[i]}, {start[i]:g}, is outside its bounds [{lower[i]:g}, {upper[i]:g}]"
     return None
+
+
+def moved_inside(start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]) -> FloatArray:
+    """A start in its bounds; of a fixed value only what a solver's rounding has put outside."""
+    inside = np.clip(start, lower, upper)
+    rounding = 1e-8 * (1 + np.abs(inside))
+    kept = (lower > upper) | (fixed & ~(np.abs(start - inside) <= rounding))
+    return np.where(kept, start, inside)
 
 
 def _check(p: Parameters) -> None:
     """Refuse what no dataset can use; a part of the datasets is a matter of their status."""
     if p.fixed.all():
         raise InvalidInputError("all parameters are fixed: there is nothing to fit")
-    if p.start_of is not None or p.bounds_of is not None:
+    if p.bounds_of is not None:
         return
-    start, lower, upper = np.atleast_2d(p.start), np.atleast_2d(p.lower), np.atleast_2d(p.upper)
-    rows = max(len(start), len(lower), len(upper))
-    if min(len(start), len(lower), len(upper)) == 0:
-        return
+    start = None if p.start_of is not None or p.inside else p.start
+    given = [np.atleast_2d(v) for v in (p.lower, p.upper, *(() if start is None else (start,)))]
     first: str | None = None
+    held = 0
+    rows = max(map(len, given))
+    if min(map(len, given)) == 0:
+        return
     for i in range(rows):
-        one = (start[i % len(start)], lower[i % len(lower)], upper[i % len(upper)])
-        wrong = problem_with_start(p.names, *one, p.fixed)
-        if wrong is None:
+        lower, upper, *starts = (v[i % len(v)] for v in given)
+        if starts:
+            wrong = problem_with_start(p.names, starts[0], lower, upper, p.fixed)
+        else:
+            wrong = problem_with_bounds(p.names, lower, upper)
+        if wrong is None and not (p.fixed | (lower == upper)).all():
             return
+        held += wrong is None
         first = first or wrong
-    where = "" if rows == 1 else ", and no other dataset has a start that can be used"
-    raise InvalidInputError(f"{first}{where}")
+    if held == rows:
+        raise InvalidInputError("all parameters are fixed, by `fixed` or by equal bounds: there is nothing to fit")
+    if held:  # these have a cost to tell
+        return
+    needed = "bounds" if start is None else "a start"
+    raise InvalidInputError(f"{first}" if rows == 1 else f"{first}, and no other dataset has {needed} that can be used")
 
 
 def row_start(structure: Structure, start: Any) -> FloatArray:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from parfit.core.bounds import row_bounds
 from parfit.core.errors import InvalidInputError, InvalidTypeError
-from parfit.core.parameters import Parameters, problem_with_start, row_start
+from parfit.core.parameters import Parameters, moved_inside, problem_with_start, row_start
 from parfit.core.values import as_floats, checked, is_single
 
 __all__ = ["BoundProblem", "Problem", "RowTask"]
@@ -118,14 +118,13 @@ class Problem:
 def _frame(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatArray) -> Frame:
     """Check a start and its bounds, and cut them to the free parameters."""
     if p.inside:
-        start = np.where(p.fixed | (lower > upper), start, np.clip(start, lower, upper))
+        start = moved_inside(start, lower, upper, p.fixed)
     wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
     if wrong is not None:
         raise InvalidInputError(wrong)
     free = ~p.fixed & (lower < upper)
     if free.all():
         return start, None, start, lower, upper
-    start = np.where(free | p.fixed, start, lower)  # equal bounds say where a parameter is, whatever its start
     at = np.flatnonzero(free)
     return start, at, start[at], lower[at], upper[at]
 

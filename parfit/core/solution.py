@@ -71,9 +71,9 @@ class TaskError:
 
     @classmethod
     def from_exception(cls, exc: BaseException, *, skip_frames: int = 0) -> TaskError:
-        """Describe `exc`; never raises, whatever the exception's own methods do."""
+        """Describe `exc`, its notes included; never raises, whatever the exception's own methods do."""
         try:
-            message = str(exc)
+            message = str(exc) + "".join(f" ({note})" for note in getattr(exc, "__notes__", ()))
         except Exception as broken:  # noqa: BLE001 - a __str__ of the user's
             message = f"<{type(exc).__name__}; its text cannot be shown: {type(broken).__name__}>"
         tb = exc.__traceback__

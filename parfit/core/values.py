@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from parfit.core.errors import InvalidTypeError
 
-__all__ = ["as_floats", "checked", "is_single"]
+__all__ = ["as_floats", "checked", "is_array", "is_single"]
 
 
 def checked(value: Any) -> Any:
@@ -34,6 +35,13 @@ def checked(value: Any) -> Any:
     if array.ndim != 1:
         raise InvalidTypeError(_wanted(f"an array of shape {array.shape}") + " (`.ravel()` makes one)")
     return array.astype(np.float64, copy=False)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of NumPy's, JAX's or another library's, and not a number or a pandas object."""
+    if isinstance(value, (np.generic, pd.Series, pd.DataFrame, pd.Index, Mapping)):
+        return False
+    return isinstance(value, np.ndarray) or all(hasattr(value, name) for name in ("__array__", "ndim", "shape"))
 
 
 def is_single(value: Any) -> bool:

@@ -51,22 +51,31 @@ def fit(
     ----------
     data : DataFrame, GroupBy, mapping, sequence, ndarray or tree of arrays
         A dataset per row of a DataFrame (as a Series), per group of a GroupBy (as a DataFrame), per entry of a
-        mapping or sequence, or per index of the leading axis of an array, or of a dict or tuple of arrays of which
-        one at least is 2-D. Labels are the index, the group keys, the mapping's keys or 0 … n-1.
+        mapping or sequence, or per index of the leading axis of an array. A mapping or tuple of nothing but arrays,
+        all of one length and one at least 2-D, is a tree of arrays, with a dataset per index of their leading axis
+        (refused under keys that are not text); any other mapping is label -> dataset, as ``pandas.Series(mapping)``
+        always is, and any other tuple a sequence.
+        Labels are the index, the group keys, the mapping's keys or 0 … n-1.
     objective : callable
         ``objective(params, dataset, *args)``. A scalar is minimised; a 1-D array is a vector of residuals, and half
         its sum of squares is minimised.
     x0 : list, array, dict, Series, DataFrame, nesting of these, or callable
         Start values, in the structure that `objective` is to receive (a list of numbers arrives as an array). A
         DataFrame with a column ``value`` is a table of parameters, with optional columns ``lower_bound``,
-        ``upper_bound`` and ``fixed``; any other DataFrame has one start per dataset, and its index is the data's. A
-        callable ``x0(dataset)`` gives each dataset its own.
+        ``upper_bound`` and ``fixed``, and `objective` receives a table too, ``params.loc["a", "value"]``; any other
+        DataFrame has one start per dataset (a Series for `objective`), and its index is the data's. A callable
+        ``x0(dataset)`` gives each dataset its own.
     bounds : optional
-        In the structure of `x0`, in whole or in part, with a pair ``(lower, upper)`` for each; a list of pairs;
-        `scipy.optimize.Bounds`; ``(lower, upper)`` of which each may be a DataFrame with one row per dataset; or a
-        callable ``bounds(dataset)``. A parameter whose bounds are equal is fixed there.
+        In the structure of `x0`, in whole or in part, with a pair ``(lower, upper)`` or None for each scalar; a list
+        of pairs or an array (n, 2), as in `minimize`; ``(lower, upper)``, as in `least_squares`, each a number, None,
+        or in the structure of `x0`; `scipy.optimize.Bounds`; a DataFrame; or a callable ``bounds(dataset)``.
+        Where two readings are possible, for two entries, a tuple of two lists or arrays as long as the start is
+        ``(lower, upper)``; anything else holds one entry for each part of the start; and what SciPy itself reads in
+        two ways, an array (2, 2), is refused. A DataFrame as lower or upper has one row per dataset. NaN is no bound
+        in a table of parameters only. A parameter whose bounds are equal is fixed there, and starts there.
     fixed : optional
         Names of parameters that stay at their start, or True and False in the structure of `x0`, in whole or in part.
+        A fixed value obeys its bounds.
     constraints : optional
         As for `scipy.optimize.minimize`; their functions receive the parameters in the structure of `x0`.
     method : str or Solver, optional

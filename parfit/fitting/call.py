@@ -49,7 +49,7 @@ class Call:
     store: Store | None
     progress: Progress
     given: dict[str, Any]
-    prepare: Callable[[dict[str, Any]], Call]
+    prepare: Callable[..., Call]
 
     def run(self) -> Fits:
         """Fit every dataset that the store does not have."""
@@ -71,14 +71,16 @@ class Call:
         again = isinstance(changes.get("x0"), str)
         if again and changes["x0"] != "solution":
             refuse_unknown("x0", changes["x0"], ("solution",))
-        call = self.prepare({**given, **changes, **({"x0": self.given["x0"]} if again else {})})
+        asked = {**given, **changes, **({"x0": self.given["x0"]} if again else {})}
+        call = self.prepare(asked, self.problem.parameters.structure, inside=again)
         call = call._from_solution(old) if again else call
-        if call.problem.parameters.names != self.problem.parameters.names:
+        known = self.problem.parameters.names  # none, where x0 is a callable and there are no data
+        if known and call.problem.parameters.names != known:
             raise InvalidInputError(
-                f"refit keeps the parameters' names {self.problem.parameters.names}, "
-                f"and the new x0 has {call.problem.parameters.names}"
+                f"refit keeps the parameters' names {known}, and the new x0 has {call.problem.parameters.names}"
             )
-        store = MemoryStore(len(old), len(call.problem.parameters.names), old.columns_copy())
+        columns = old.columns_copy() if known else None
+        store = MemoryStore(len(old), len(call.problem.parameters.names), columns)
         return call._fill(store, positions)
 
     def _from_solution(self, old: Fits) -> Call:
@@ -87,7 +89,7 @@ class Call:
         found = old.params.to_numpy()
         if p.start_of is None:
             found = np.where(np.isfinite(found), found, np.broadcast_to(p.start, found.shape))
-        parameters = dataclasses.replace(p, start=found, inside=True)
+        parameters = dataclasses.replace(p, start=found)
         return dataclasses.replace(self, problem=dataclasses.replace(self.problem, parameters=parameters))
 
     def _fill(self, store: Store, positions: Positions, already: int = 0) -> Fits:
@@ -117,7 +119,7 @@ class Call:
             done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
             raise FitInterrupted(f"interrupted with {done} of {len(fits)} datasets done; see .fits", fits) from None
         fits = result()
-        _warn_in_sum(fits, positions)
+        _warn_in_sum(fits, positions, self.datasets.hint)
         return fits
 
     def _stream(self, store: Store, positions: Positions, already: int) -> None:
@@ -183,12 +185,13 @@ def _refuse_if_all_invalid(fits: Fits) -> None:
         raise exc
 
 
-def _warn_in_sum(fits: Fits, positions: Positions) -> None:
+def _warn_in_sum(fits: Fits, positions: Positions, hint: str) -> None:
     """One warning for an objective that raises everywhere, and one for all that the objective itself warned of."""
     errors = fits.errors
     if len(positions) > 1 and len(errors) == len(fits) and errors["type"].nunique() == 1:
         first = errors.iloc[0]
         text = f"every dataset raised {first['type']}, the first of them: {first['message']}; see fits.errors"
+        text += f" ({hint})" if hint else ""
         warnings.warn(text, ParfitWarning, stacklevel=5)
     found = fits.warnings
     found = found[found.index.isin(positions)]

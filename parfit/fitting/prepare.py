@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import LinearConstraint, NonlinearConstraint
 
 from parfit import executors, solvers
 from parfit.core.data import Datasets, read_data
 from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
-from parfit.core.parameters import Parameters, read_parameters
+from parfit.core.parameters import read_parameters
 from parfit.core.problem import Problem
-from parfit.core.protocols import Solver, Store
+from parfit.core.protocols import Store
+from parfit.core.structure import Structure
 from parfit.fitting.call import Call
 from parfit.fitting.worker import random_state
 
@@ -23,8 +23,10 @@ __all__ = ["prepare"]
 _DIFFERENCES = ("2-point", "3-point", "cs")
 
 
-def prepare(given: dict[str, Any]) -> Call:
+def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: bool = False) -> Call:
     """The call that the arguments of `fit` ask for.
+
+    `like` and `inside` are those of `read_parameters`, for a call that is made again.
 
     Raises
     ------
@@ -47,17 +49,19 @@ def prepare(given: dict[str, Any]) -> Call:
     retries = _whole("retries", given["retries"], least=0)
     if retries is None:
         raise InvalidTypeError("retries must be a number, not None")
-    constraints = _constraints(given["constraints"])
+    constraints = solvers.read_constraints(given["constraints"])
     options = given["options"]
     if options is not None and not isinstance(options, Mapping):
         raise InvalidTypeError(f"options must be a dict of the method's options, not {type(options).__name__}")
     datasets = read_data(given["data"])
+    first = functools.partial(_first, datasets)
     with random_state(kept=True):  # x0(dataset) may draw from it
-        parameters = read_parameters(
-            given["x0"], given["bounds"], given["fixed"], datasets.labels, functools.partial(_first, datasets)
-        )
+        start = (given["x0"], given["bounds"], given["fixed"])
+        parameters = read_parameters(*start, datasets.labels, first, like=like, inside=inside)
     solver = solvers.resolve(given["method"], options, constrained=bool(constraints))
-    _check_solver(solver, parameters, bool(constraints))
+    if parameters.names:  # which are unknown where x0 is a callable and there are no data
+        with random_state(kept=True):  # and so may a constraint
+            solvers.refuse_unsuited(solver, parameters, constraints)
     problem = Problem(
         objective=objective,
         parameters=parameters,
@@ -115,24 +119,6 @@ def _derivative(jac: Any) -> Any:
     return jac
 
 
-def _constraints(given: Any) -> tuple[Any, ...]:
-    """The constraints as a tuple, each of a kind that SciPy knows."""
-    made = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
-    for constraint in made:
-        if isinstance(constraint, Mapping):
-            if not callable(constraint.get("fun")) or str(constraint.get("type")).lower() not in ("eq", "ineq"):
-                raise InvalidInputError("a constraint as a dict has a 'type', 'eq' or 'ineq', and a function 'fun'")
-            for key in constraint:
-                if key not in ("type", "fun", "jac", "args"):
-                    refuse_unknown("entry of a constraint", key, ("type", "fun", "jac", "args"))
-        elif not isinstance(constraint, (LinearConstraint, NonlinearConstraint)):
-            raise InvalidTypeError(
-                f"a constraint of type {type(constraint).__name__} is not understood: a dict with 'type' and 'fun', "
-                "a LinearConstraint or a NonlinearConstraint is wanted"
-            )
-    return made
-
-
 def _first(datasets: Datasets, function: Callable[[Any], Any]) -> Any:
     """`function` of the first dataset that it does not raise on."""
     error: Exception | None = None
@@ -141,20 +127,5 @@ def _first(datasets: Datasets, function: Callable[[Any], Any]) -> Any:
             return function(datasets.one(position))
         except Exception as exc:  # noqa: BLE001 - the user's own function, on a dataset that may be bad
             error = error or exc
-    if error is None:
-        raise InvalidInputError("x0 is a callable, and there is no dataset to call it with")
+    assert error is not None, "there is a dataset to call it with"
     raise InvalidInputError(f"x0(dataset) raises for every dataset: {type(error).__name__}: {error}") from error
-
-
-def _check_solver(solver: Solver, parameters: Parameters, constrained: bool) -> None:
-    if parameters.bounded and not solver.accepts_bounds:
-        raise InvalidInputError(f"method {solver.name!r} takes no bounds")
-    if constrained and not solver.accepts_constraints:
-        raise InvalidInputError(
-            f"method {solver.name!r} takes no constraints; these do: SLSQP, trust-constr, COBYLA, COBYQA"
-        )
-    if solver.needs_bounds and parameters.bounds_of is None:
-        free = ~parameters.fixed
-        finite = np.isfinite(parameters.lower[..., free]) & np.isfinite(parameters.upper[..., free])
-        if not finite.reshape(-1, int(free.sum())).all(axis=1).any():
-            raise InvalidInputError(f"method {solver.name!r} needs finite bounds for every free parameter")

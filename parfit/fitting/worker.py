@@ -8,6 +8,7 @@ import numpy as np
 
 from parfit import inference
 from parfit.core.errors import InvalidInputError, MethodMismatchError
+from parfit.core.parameters import Parameters
 from parfit.core.problem import BoundProblem, Problem, RowTask
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
@@ -28,9 +29,20 @@ def fit_one(state: tuple[Problem, Solver], task: RowTask) -> Solution:
         bound = problem.bind(task)
     except InvalidInputError as exc:
         return Solution(np.full(len(problem.parameters.names), np.nan), Status.INVALID, str(exc), nfev=0, nit=0)
-    if problem.maximize and bound.is_residuals:
-        raise MethodMismatchError("maximize=True needs a scalar objective, and this one gives residuals")
-    return _expanded(bound, solver.solve(bound))
+    try:
+        if problem.maximize and bound.is_residuals:
+            raise MethodMismatchError("maximize=True needs a scalar objective, and this one gives residuals")
+        return _expanded(bound, solver.solve(bound))
+    except KeyError as exc:
+        _explain(exc, problem.parameters)
+        raise
+
+
+def _explain(exc: KeyError, parameters: Parameters) -> None:
+    """Say how a table of parameters is read, to an objective that takes it for a dict."""
+    if parameters.structure.is_table and exc.args and str(exc.args[0]) in parameters.names:
+        key = exc.args[0]
+        exc.add_note(f"the parameters are a table, as x0 is: params.loc[{key!r}, 'value'], or params['value'][{key!r}]")
 
 
 def _expanded(bound: BoundProblem, solution: Solution) -> Solution:

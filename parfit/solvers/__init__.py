@@ -17,12 +17,25 @@ from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution
 from parfit.solvers import global_search, least_squares, minimize
+from parfit.solvers.constraints import read_constraints
 from parfit.solvers.global_search import GlobalSearch
 from parfit.solvers.least_squares import LeastSquares
 from parfit.solvers.minimize import Minimize
-from parfit.solvers.spsa import SPSASolver
+from parfit.solvers.options import checked_options, refuse_unknown_options
+from parfit.solvers.spsa import SPSA_ONLY, SPSASolver
+from parfit.solvers.suited import refuse_unsuited
 
-__all__ = ["METHODS", "DefaultSolver", "GlobalSearch", "LeastSquares", "Minimize", "SPSASolver", "resolve"]
+__all__ = [
+    "METHODS",
+    "DefaultSolver",
+    "GlobalSearch",
+    "LeastSquares",
+    "Minimize",
+    "SPSASolver",
+    "read_constraints",
+    "refuse_unsuited",
+    "resolve",
+]
 
 METHODS: tuple[str, ...] = (*least_squares.METHODS, *minimize.METHODS, *global_search.METHODS, "spsa")
 
@@ -32,6 +45,33 @@ def _key(name: str) -> str:
 
 
 _BY_KEY = {_key(name): name for name in METHODS}
+
+
+#: What users of other packages, or of SciPy's functions, may write.
+_OTHER_NAMES = {
+    "anneal": "dual_annealing",
+    "bh": "basinhopping",
+    "curvefit": "lm",
+    "de": "differential_evolution",
+    "fmin": "Nelder-Mead",
+    "lbfgs": "L-BFGS-B",
+    "leastsq": "lm",
+    "leastsquares": "lm",
+    "levenberg": "lm",
+    "levenbergmarquardt": "lm",
+    "marquardt": "lm",
+    "simplex": "Nelder-Mead",
+}
+
+
+def _described(method: Any) -> str:
+    """What is no method, and the name to write where it is the function of one."""
+    name = getattr(method, "__name__", None) if callable(method) else None
+    if name is None:
+        return type(method).__name__
+    key = _key(name)
+    known = _BY_KEY.get(key, _OTHER_NAMES.get(key))
+    return f"the function {name}" + (f": write method={known!r}" if known else "")
 
 
 def resolve(method: Any, options: Mapping[str, Any] | None, *, constrained: bool = False) -> Solver:
@@ -59,8 +99,10 @@ def resolve(method: Any, options: Mapping[str, Any] | None, *, constrained: bool
     if method is None:
         return Minimize("SLSQP", chosen) if constrained else DefaultSolver(chosen)
     if not isinstance(method, str):
-        raise InvalidTypeError(f"method must be a name, a Solver or None, not {type(method).__name__}")
+        raise InvalidTypeError(f"method must be a name, a Solver or None, not {_described(method)}")
     if _key(method) not in _BY_KEY:
+        if (name := _OTHER_NAMES.get(_key(method))) is not None:
+            raise UnknownNameError(f"unknown method {method!r}. Did you mean {name!r}?")
         refuse_unknown("method", method, METHODS, limit=len(METHODS))
     name = _BY_KEY[_key(method)]
     if name in least_squares.METHODS:
@@ -71,9 +113,25 @@ def resolve(method: Any, options: Mapping[str, Any] | None, *, constrained: bool
         return GlobalSearch(name, chosen)
     known = SPSASolver.__dataclass_fields__
     for option in chosen:
-        if option not in known:
-            refuse_unknown("option of method 'spsa'", option, known)
+        if option not in known and option in SPSA_ONLY:
+            raise UnknownNameError(f"{option!r} is an argument of parfit.SPSA, and no option of method 'spsa' in fit")
+    refuse_unknown_options("method 'spsa'", chosen, known)
     return SPSASolver(**chosen)
+
+
+def _refuse_value(option: str, value: Any) -> None:
+    """Refuse a value that neither of the two default methods can use."""
+    refusals = []
+    for name, known in (("lm", least_squares.OPTIONS), ("L-BFGS-B", (*minimize.METHODS["L-BFGS-B"], "tol"))):
+        if option in known:
+            try:
+                checked_options(name, {option: value})
+            except (InvalidInputError, InvalidTypeError) as exc:
+                refusals.append(exc)
+            else:
+                return
+    if refusals:
+        raise refusals[0]
 
 
 @dataclass(frozen=True)
@@ -85,9 +143,9 @@ class DefaultSolver(Solver):
 
     def __post_init__(self) -> None:
         known = dict.fromkeys((*least_squares.OPTIONS, *minimize.METHODS["L-BFGS-B"], "tol"))
-        for option in self.options:
-            if option not in known:
-                refuse_unknown("option", option, known)
+        refuse_unknown_options(f"the default method, {self.name}", self.options, known)
+        for option, value in self.options.items():
+            _refuse_value(option, value)
 
     @property
     def accepts_bounds(self) -> bool:
@@ -98,8 +156,8 @@ class DefaultSolver(Solver):
         name = "lm" if problem.is_residuals else "L-BFGS-B"
         try:
             solver = kind(name, self.options)
-        except UnknownNameError as exc:
-            gives = "residuals" if problem.is_residuals else "a scalar"
-            text = f"the objective gives {gives}, which is fitted by {name!r} where no method is chosen: {exc}"
+        except (InvalidInputError, InvalidTypeError) as exc:
+            gives = "residuals, which are" if problem.is_residuals else "a scalar, which is"
+            text = f"the objective gives {gives} fitted by {name!r} where no method is chosen: {exc}"
             raise MethodMismatchError(text) from None
         return solver.solve(problem)

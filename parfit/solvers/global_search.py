@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from parfit.core.errors import refuse_unknown
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
 from parfit.solvers.minimize import final_jacobian
+from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import guarded, judge, screen
 
 __all__ = ["METHODS", "GlobalSearch"]
@@ -47,9 +47,8 @@ class GlobalSearch(Solver):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for option in self.options:
-            if option not in _options(self.name):
-                refuse_unknown(f"option of method {self.name!r}", option, _options(self.name))
+        refuse_unknown_options(f"method {self.name!r}", self.options, _options(self.name))
+        object.__setattr__(self, "options", checked_options(self.name, self.options))
 
     @property
     def accepts_bounds(self) -> bool:

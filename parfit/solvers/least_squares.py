@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from parfit.core.errors import MethodMismatchError, refuse_unknown
+from parfit.core.errors import InvalidInputError, MethodMismatchError
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
+from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import falls_short, guarded, judge, screen
 
 __all__ = ["METHODS", "LeastSquares"]
@@ -28,6 +29,9 @@ METHODS = ("lm", "trf", "dogbox")
 _TAKEN = ("fun", "x0", "jac", "bounds", "method", "args", "kwargs", "callback", "workers")
 OPTIONS = tuple(name for name in inspect.signature(_scipy.least_squares).parameters if name not in _TAKEN)
 
+_TOLERANCES = ("ftol", "xtol", "gtol")
+#: MINPACK's tolerances cannot be switched off; with this one they are as good as.
+_EPSILON = float(np.finfo(float).eps)
 _STATUS = {0: Status.MAX_STEPS, 1: Status.CONVERGED, 2: Status.CONVERGED, 3: Status.CONVERGED, 4: Status.CONVERGED}
 _SHORT = (
     "the solver claims success where the cost still falls: measure parameters and residuals in units that make them "
@@ -53,9 +57,10 @@ class LeastSquares(Solver):
     residuals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for option in self.options:
-            if option not in OPTIONS:
-                refuse_unknown(f"option of method {self.name!r}", option, OPTIONS)
+        refuse_unknown_options(f"method {self.name!r}", self.options, OPTIONS)
+        object.__setattr__(self, "options", checked_options(self.name, self.options))
+        if all(self.options.get(name, 1.0) in (None, 0) for name in _TOLERANCES):
+            raise InvalidInputError(f"of the options {', '.join(_TOLERANCES)} one at least must be above 0")
 
     @property
     def accepts_bounds(self) -> bool:
@@ -78,9 +83,15 @@ class LeastSquares(Solver):
             bounds = (problem.lower, problem.upper)
         start = problem.x0
         options = dict(self.options)
+        for name in ("x_scale", "diff_step"):
+            value: Any = options.get(name)
+            if problem.free is not None and np.size(value) == len(problem.full) > 1:
+                options[name] = np.asarray(value)[problem.free]
         if method == "lm" and (problem.bounded or options.get("loss", "linear") != "linear"):
             method = "trf"
             options.setdefault("gtol", None)  # an absolute limit, which MINPACK has not; ftol and xtol remain
+        if method == "lm":
+            options.update({name: _EPSILON for name in _TOLERANCES if options.get(name, 1.0) in (None, 0)})
         if method == "trf":
             start = _off_bounds(start, problem)
         found = guarded(

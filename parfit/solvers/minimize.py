@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from parfit.core.errors import InvalidInputError, refuse_unknown
+from parfit.core.errors import InvalidInputError, UnknownNameError
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
-from parfit.core.values import as_floats
+from parfit.solvers.constraints import on_free
+from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import guarded, judge, numerical_gradient, numerical_jacobian, screen
 
-__all__ = ["METHODS", "Minimize"]
+__all__ = ["BOUNDED", "CONSTRAINED", "METHODS", "Minimize"]
 
 #: Untyped: SciPy's stubs are narrower than what its functions take.
 _scipy: Any = optimize
@@ -57,15 +58,23 @@ METHODS: dict[str, tuple[str, ...]] = {
     "trust-krylov": (*_TRUST, "inexact"),
 }
 _WITHOUT_GRADIENT = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
-_BOUNDED = ("Nelder-Mead", "Powell", "L-BFGS-B", "TNC", "COBYLA", "COBYQA", "SLSQP", "trust-constr")
-_CONSTRAINED = ("COBYLA", "COBYQA", "SLSQP", "trust-constr")
+BOUNDED = ("Nelder-Mead", "Powell", "L-BFGS-B", "TNC", "COBYLA", "COBYQA", "SLSQP", "trust-constr")
+CONSTRAINED = ("SLSQP", "trust-constr", "COBYLA", "COBYQA")
 _NEEDS_GRADIENT = ("Newton-CG", "dogleg", "trust-ncg", "trust-exact", "trust-krylov")
 _NEEDS_HESSIAN = ("dogleg", "trust-ncg", "trust-exact", "trust-krylov")
+_TAKES_HESSIAN = ("Newton-CG", "trust-constr", *_NEEDS_HESSIAN)
+_TAKES_PRODUCT = ("Newton-CG", "trust-constr", "trust-ncg", "trust-krylov")
 #: Method and SciPy's status code where the code, not the message, says what happened.
 _MAX_STEPS = {
     ("Nelder-Mead", 1), ("Nelder-Mead", 2), ("Powell", 1), ("Powell", 2), ("CG", 1), ("BFGS", 1), ("Newton-CG", 1),
     ("L-BFGS-B", 1), ("TNC", 3), ("COBYLA", 2), ("COBYLA", 3), ("COBYQA", 5), ("COBYQA", 6), ("SLSQP", 9),
     ("trust-constr", 0), ("dogleg", 1), ("trust-ncg", 1), ("trust-exact", 1), ("trust-krylov", 1),
+}  # fmt: skip
+_NO_LOWER = "the line search found no lower value: most often noise in the objective, a kink, or a wrong gradient"
+#: What SciPy's words for a status code mean, where they do not say.
+_MEANING = {
+    ("L-BFGS-B", 2): _NO_LOWER, ("TNC", 4): _NO_LOWER, ("BFGS", 2): _NO_LOWER, ("CG", 2): _NO_LOWER,
+    ("Newton-CG", 2): _NO_LOWER, ("SLSQP", 8): _NO_LOWER,
 }  # fmt: skip
 _NONFINITE = {("Powell", 3), ("CG", 3), ("BFGS", 3), ("Newton-CG", 3)}
 
@@ -87,24 +96,28 @@ class Minimize(Solver):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = (*METHODS[self.name], "tol", "hess", "hessp")
-        for option in self.options:
-            if option not in known:
-                refuse_unknown(f"option of method {self.name!r}", option, known)
+        known = [*METHODS[self.name], "tol"]
+        for option, takers in (("hess", _TAKES_HESSIAN), ("hessp", _TAKES_PRODUCT)):
+            if self.name in takers:
+                known.append(option)
+            elif option in self.options:
+                raise UnknownNameError(f"method {self.name!r} takes no {option!r}; these do: {', '.join(takers)}")
+        refuse_unknown_options(f"method {self.name!r}", self.options, known)
+        object.__setattr__(self, "options", checked_options(self.name, self.options))
 
     @property
     def accepts_bounds(self) -> bool:
-        return self.name in _BOUNDED
+        return self.name in BOUNDED
 
     @property
     def accepts_constraints(self) -> bool:
-        return self.name in _CONSTRAINED
+        return self.name in CONSTRAINED
 
     def solve(self, problem: BoundProblem) -> Solution:
         if (ended := screen(problem)) is not None:
             return ended
         if problem.bounded and not self.accepts_bounds:
-            raise InvalidInputError(f"method {self.name!r} takes no bounds; these do: {', '.join(_BOUNDED)}")
+            raise InvalidInputError(f"method {self.name!r} takes no bounds; these do: {', '.join(BOUNDED)}")
         with_gradient = problem.jac is True and self.name not in _WITHOUT_GRADIENT
         jac = True if with_gradient else self._gradient(problem)
         bounds = _scipy.Bounds(problem.lower, problem.upper) if problem.bounded else None
@@ -117,7 +130,7 @@ class Minimize(Solver):
                 method=self.name,
                 jac=jac,
                 bounds=bounds,
-                constraints=[_on_free(c, problem) for c in problem.constraints],
+                constraints=[on_free(c, problem) for c in problem.constraints],
                 tol=self.options.get("tol"),
                 options=options,
                 **self._hessian(problem),
@@ -165,7 +178,7 @@ class Minimize(Solver):
         return Solution(
             x=z,
             status=status,
-            message=str(found.message),
+            message=_explained(code, str(found.message)),
             cost=cost,
             njev=int(found.get("njev", -1)),
             nit=int(found.get("nit", -1)),
@@ -173,6 +186,11 @@ class Minimize(Solver):
             at_bound=_beside_bound(found, z, problem) if self.name == "trust-constr" else None,
             jac=final_jacobian(problem, z),
         )
+
+
+def _explained(code: tuple[str, int], message: str) -> str:
+    """SciPy's words, and what they mean where they need it."""
+    return f"{_MEANING[code]} ({message.strip(' :')})" if code in _MEANING else message
 
 
 def final_jacobian(problem: BoundProblem, z: FloatArray) -> FloatArray | None:
@@ -221,57 +239,3 @@ def _numerical_hessian(problem: BoundProblem, z: FloatArray) -> FloatArray:
         )
         H[i] = (up - down) / (2 * step[i])
     return 0.5 * (H + H.T)
-
-
-def _on_free(constraint: Any, problem: BoundProblem) -> Any:
-    """A constraint on the user's parameters as one on the free vector."""
-    if isinstance(constraint, _scipy.LinearConstraint):
-        if problem.free is None:
-            return constraint
-        A = constraint.A.toarray() if hasattr(constraint.A, "toarray") else np.atleast_2d(constraint.A)
-        rest = A @ problem.expand(np.zeros(problem.n))
-        return _scipy.LinearConstraint(
-            A[:, problem.free], constraint.lb - rest, constraint.ub - rest, constraint.keep_feasible
-        )
-    if isinstance(constraint, _scipy.NonlinearConstraint):
-        step = constraint.finite_diff_rel_step
-        return _scipy.NonlinearConstraint(
-            _of_params(constraint.fun, problem),
-            constraint.lb,
-            constraint.ub,
-            jac=_on_free_jacobian(constraint.jac, problem),
-            hess=_on_free_hessian(constraint.hess, problem),
-            keep_feasible=constraint.keep_feasible,
-            finite_diff_rel_step=step if problem.free is None or np.ndim(step) == 0 else np.asarray(step)[problem.free],
-        )
-    made = dict(constraint)
-    made["fun"] = _of_params(made["fun"], problem)
-    if callable(made.get("jac")):
-        made["jac"] = _on_free_jacobian(made["jac"], problem)
-    return made
-
-
-def _of_params(function: Callable[..., Any], problem: BoundProblem) -> Callable[..., Any]:
-    return lambda z, *args: problem.call(function, problem.params(z), *args)
-
-
-def _on_free_jacobian(jac: Any, problem: BoundProblem) -> Any:
-    if not callable(jac):
-        return jac
-
-    def reduced(z: FloatArray, *args: Any) -> Any:
-        J = as_floats(problem.call(jac, problem.params(z), *args), "Jacobian of a constraint")
-        return J if problem.free is None else J[..., problem.free]
-
-    return reduced
-
-
-def _on_free_hessian(hess: Any, problem: BoundProblem) -> Any:
-    if not callable(hess):
-        return hess
-
-    def reduced(z: FloatArray, v: FloatArray) -> Any:
-        H = as_floats(problem.call(hess, problem.params(z), v), "Hessian of a constraint")
-        return H if problem.free is None else H[np.ix_(problem.free, problem.free)]
-
-    return reduced

@@ -37,7 +37,7 @@ from parfit.solvers.verdict import screen
 if TYPE_CHECKING:
     from parfit.core.problem import BoundProblem
 
-__all__ = ["SPSA", "SPSAResult", "SPSASolver"]
+__all__ = ["SPSA", "SPSA_ONLY", "SPSAResult", "SPSASolver"]
 
 FloatArray = NDArray[np.float64]
 log = logging.getLogger("parfit")
@@ -49,6 +49,10 @@ _STATUS = {
     Stop.MAXITER: Status.MAX_STEPS,
     Stop.NONFINITE: Status.NONFINITE,
 }
+
+
+#: Arguments of the function that are no options of the recipe.
+SPSA_ONLY = ("callback", "disp", "print_iters", "save_iters", "savestate", "tol")
 
 
 class SPSAResult(OptimizeResult):
@@ -163,14 +167,16 @@ def SPSA(
         each pair of the window, that is, when there is no slope left in any direction tried. A noise larger
         than this never meets it.
     maxiter : int
-        The most iterations, of two evaluations each.
+        The most iterations, of two evaluations each, counted from the first run on where a `savestate` is gone on
+        from: one that has reached `maxiter` does no more; raise it to go further.
     alpha, gamma : float
         The decay of the gains.
     print_iters : float, optional
         Report the progress every that many iterations, at level INFO of the logger ``"parfit"``, and on
         standard output with ``disp=True``. None, False, 0 or infinity for never.
     stability : float, optional
-        The constant `A`; by default ``maxiter / 10``, as Spall recommends.
+        The constant `A`; by default ``maxiter / 10``, as Spall recommends, of the first run where a `savestate` is
+        gone on from, so that the gains go on as they were.
     scale : float, array_like, "auto" or None
         The unit of each parameter: it is perturbed by ``scale * c_k``, and its steps are multiplied by
         ``scale**2``, as though ``params / scale`` were fitted. ``"auto"`` takes ``|initparams|``, or 1 for
@@ -193,7 +199,7 @@ def SPSA(
         Keep the state there, replaced as a whole: at the start, every `save_iters` iterations, at least
         every 5 s, at the end, and when an exception passes through. The same call goes on from it and gives
         the same result, bit for bit, as one that was never stopped (as far as `fnc` does). `maxiter`, `ftol`,
-        `param_tol` and the reports may differ; where `stability` is None, the saved value is kept.
+        `param_tol` and the reports may differ.
     save_iters : int
         See `savestate`.
     tol : float, optional
@@ -288,10 +294,10 @@ class SPSASolver(SPSAOptions, Solver):
         ended = screen(problem)
         if ended is not None and ended.status is not Status.NONFINITE:  # NaN it may step over
             return ended
-        x0 = np.array(problem.x0, dtype=np.float64)
+        x0, options = np.array(problem.x0, dtype=np.float64), self.on_free(problem.free, len(problem.full))
         lower, upper = (np.array(b, dtype=np.float64) for b in (problem.lower, problem.upper))
         try:
-            recipe = self.bind(x0, lower, upper)
+            recipe = options.bind(x0, lower, upper)
         except InvalidInputError as exc:
             return Solution(x=x0, status=Status.INVALID, message=str(exc), nfev=0, nit=0)
         state, stop = iterate(recipe, lambda x: float(problem.fun(x.copy())), recipe.init(problem.rng), problem.rng)

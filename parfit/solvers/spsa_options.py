@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class SPSAOptions:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
-            "a_par": None if self.a_par in (None, "auto") else number("a_par", self.a_par, above_zero=True),
+            "a_par": read_gain(self.a_par),
             "c_par": number("c_par", self.c_par, above_zero=True),
             "maxiter": count("maxiter", self.maxiter, 0),
             "alpha": number("alpha", self.alpha),
@@ -64,8 +64,23 @@ class SPSAOptions:
         for name in ("ftol", "stability", "max_step"):
             value = getattr(self, name)
             checked[name] = value if value is None else number(name, value, above_zero=name == "max_step")
+        if self.param_tol is not None:
+            per_parameter("param_tol", self.param_tol, np.size(self.param_tol))
+        if not isinstance(self.scale, str):
+            read_scale(self.scale, np.zeros(np.size(self.scale)), np.zeros(0))
+        elif self.scale != "auto":
+            refuse_scale(self.scale)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def on_free(self, free: NDArray[np.intp] | None, n: int) -> SPSAOptions:
+        """The options with what they have for each of all `n` parameters, cut to the `free` ones."""
+        cut: dict[str, Any] = {}
+        for name in ("param_tol", "scale"):
+            value = getattr(self, name)
+            if free is not None and np.size(value) == n > 1:
+                cut[name] = np.reshape(value, -1)[free]
+        return replace(self, **cut) if cut else self
 
     def bind(self, x0: FloatArray, lower: FloatArray, upper: FloatArray) -> SPSARecipe:
         """The recipe for one start and one box, all of shape (n,).
@@ -103,9 +118,20 @@ class SPSAOptions:
         )
 
 
+def read_gain(a_par: Any) -> float | None:
+    """The gain `a`, or None where it is to be found."""
+    if a_par is None or (isinstance(a_par, str) and a_par == "auto"):
+        return None
+    if isinstance(a_par, str):
+        raise InvalidTypeError(f"a_par must be a positive number, or None or 'auto' to have it found, not {a_par!r}")
+    return number("a_par", a_par, above_zero=True)
+
+
 def number(name: str, value: Any, *, above_zero: bool = False) -> float:
     """`value` as a finite float that is not negative."""
     try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError("it is no number")
         result = float(value)
     except (TypeError, ValueError) as exc:
         raise InvalidTypeError(f"{name} must be a number, not {value!r}") from exc
@@ -118,8 +144,11 @@ def number(name: str, value: Any, *, above_zero: bool = False) -> float:
 
 def count(name: str, value: Any, least: int) -> int:
     """`value` as an int, from an int or a float like 1e4."""
-    result = number(name, value)
-    if result != int(result) or result < least:
+    try:
+        result = number(name, value)
+    except InvalidInputError:
+        result = math.nan
+    if not result >= least or result != int(result):
         raise InvalidInputError(f"{name} must be a whole number, {least} or more, not {value!r}")
     return int(result)
 
@@ -127,6 +156,8 @@ def count(name: str, value: Any, least: int) -> int:
 def per_parameter(name: str, value: Any, n: int) -> FloatArray:
     """A number, or one for each of the `n` parameters in their order, as an array of shape (n,)."""
     try:
+        if np.asarray(value).dtype.kind not in "iufO":
+            raise TypeError("it is no number")
         array = np.asarray(value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as exc:
         raise InvalidTypeError(f"{name} must be a number or an array of numbers, not {value!r}") from exc
@@ -137,13 +168,18 @@ def per_parameter(name: str, value: Any, n: int) -> FloatArray:
     return np.broadcast_to(array, (n,)).copy()
 
 
+def refuse_scale(scale: str) -> NoReturn:
+    """Raise for a name that is none."""
+    raise InvalidInputError(f"scale must be 'auto', None, a number or one per parameter, not {scale!r}")
+
+
 def read_scale(scale: Any, x0: FloatArray, width: FloatArray) -> FloatArray:
     """The unit of each parameter, shape (n,); "auto" is ``|x0|``, or 1 for 0, at most the box's width."""
     if scale is None:
         return np.ones_like(x0)
     if isinstance(scale, str):
         if scale != "auto":
-            raise InvalidInputError(f"scale must be 'auto', None, a number or one per parameter, not {scale!r}")
+            refuse_scale(scale)
         size = np.where(x0 == 0, 1.0, np.abs(x0))
         return np.where(width > 0, np.minimum(size, width), size)
     array = per_parameter("scale", scale, x0.size)
@@ -250,6 +286,8 @@ def every(print_iters: float | None) -> float:
     """The number of iterations between two reports; infinite for never."""
     if print_iters is None or print_iters is False or print_iters == math.inf:
         return math.inf
+    if print_iters is True:
+        return 1.0
     wanted = number("print_iters", print_iters)
     return max(1.0, float(round(wanted))) if wanted else math.inf
 

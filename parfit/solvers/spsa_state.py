@@ -114,7 +114,9 @@ def from_text(text: str, name: str) -> tuple[dict[str, Any], SPSAState]:
     values = decoded(content["state"])
     if values["auto"] is not None:
         values["auto"] = AutoGain(**values["auto"])
-    return decoded(content["settings"]), SPSAState(**{f.name: values[f.name] for f in fields(SPSAState)})
+    return decoded(content["settings"]), SPSAState(
+        **{f.name: values[f.name] for f in fields(SPSAState) if f.name in values}
+    )
 
 
 def checksum(content: dict[str, Any]) -> str:

@@ -29,6 +29,8 @@ GIVE_UP = 100
 #: Balanced pairs in a row (see `SPSAState`) that end a run: at a minimum of a symmetric objective all pairs are,
 #: and with two parameters, half of those elsewhere.
 BALANCED = 40
+#: A rise of the objective from its first value, relative to that, which is taken for divergence.
+RISE = 9.0
 
 
 class Stop(Enum):
@@ -72,8 +74,8 @@ class SPSAState:
         ``|f+ - f-| / max(|f+|, |f-|)`` of the last untied pairs, at most a window of them.
     trail : tuple of ndarray, shape (n,) each
         The iterates that these led to; empty where no `param_tol` asks for them.
-    mean
-        The mean of the last finite pair.
+    first, mean
+        The mean of the first finite pair, and of the last.
     answer, value
         The parameters to return and the objective there, once the run has ended.
     """
@@ -92,6 +94,7 @@ class SPSAState:
     n_balanced: int = 0
     spreads: tuple[float, ...] = ()
     trail: tuple[FloatArray, ...] = ()
+    first: float = math.nan
     mean: float = math.nan
     answer: FloatArray | None = None
     value: float = math.nan
@@ -146,6 +149,7 @@ class SPSARecipe:
         after = replace(
             after,
             good=state.x,
+            first=mean if math.isnan(state.first) else state.first,
             mean=mean,
             n_tied=state.n_tied + (difference == 0),
             n_balanced=state.n_balanced + 1 if difference == 0 and mean != state.mean else 0,
@@ -292,7 +296,21 @@ def describe(stop: Stop, state: SPSAState) -> tuple[Stop, str]:
         )
     elif state.nit and state.n_tied == state.nit:
         text += "; every pair of evaluations was tied, the objective does not change over 2 * c_par"
+    if state.auto is None and (what := _divergence(stop, state)) is not None:
+        text += f"; {what}: take a smaller a_par, a max_step, or a_par=None, which finds the gain"
     return stop, text
+
+
+def _divergence(stop: Stop, state: SPSAState) -> str | None:
+    """How a run with a gain of the user's shows that the gain is too large; None where it does not."""
+    if stop is Stop.NONFINITE and not math.isnan(state.first):
+        return "it began at finite values, and the steps from there are too long"
+    if stop is Stop.MAXITER and state.value - state.first > RISE * abs(state.first):
+        return (
+            f"the objective rose from {state.first:.6g} (the first pair's mean) to {state.value:.6g}, and where that "
+            "is not noise, the steps are too long"
+        )
+    return None
 
 
 def quotient(difference: float, span: FloatArray) -> FloatArray:

@@ -232,39 +232,6 @@ def test_refused(data: Any, error: type[Exception], text: str) -> None:
         read_data(data)
 
 
-# ---- empty, one, few
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        FRAME.iloc[:0],
-        pd.DataFrame(),
-        ragged().iloc[:0].groupby("g"),
-        {},
-        [],
-        iter(()),
-        np.empty((0, 3)),
-        {"x": np.empty((0, 3)), "y": np.empty(0)},
-        pd.Series([], dtype=float),
-    ],
-    ids=lambda data: type(data).__name__,
-)
-@pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_no_datasets(data: Any, executor: str) -> None:
-    fits = parfit.fit(data, lambda p, d: p, {"a": 1.0, "b": 2.0}, executor=executor, workers=None)
-    assert len(fits) == 0
-    assert list(fits.params.columns) == ["a", "b"]
-    assert fits.params.dtypes.tolist() == [np.float64, np.float64]
-    assert list(fits.errors.columns) == ["label", "type", "message", "traceback", "rerun"]
-
-
-def test_one_row_and_fewer_rows_than_workers() -> None:
-    for n in (1, 2):
-        fits = parfit.fit(FRAME.iloc[:n], lambda p, row: p - row.to_numpy(), [0.0] * 3, workers=3, executor="processes")
-        assert np.array_equal(fits.params, FRAME.iloc[:n])
-
-
 # ---- the user's data stay as they are
 
 

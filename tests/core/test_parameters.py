@@ -73,6 +73,28 @@ def test_table_of_parameters() -> None:
     assert over.fixed.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        (pd.DataFrame({"valu": [1.0]}, index=["a"]), "unknown column of x0 'valu'. Did you mean 'value'"),
+        (pd.DataFrame({"Value": [1.0]}, index=["a"]), "Did you mean 'value'"),
+        (pd.DataFrame({"valu": [1.0] * 3, "lower_bound": 0.0}, index=LABELS), "Did you mean 'value'"),
+        (pd.DataFrame({"start": [1.0], "lower_bound": 0.0}, index=["a"]), "a table of parameters has a column 'value'"),
+    ],
+)
+def test_a_table_without_values(table: pd.DataFrame, text: str) -> None:
+    with pytest.raises(InvalidInputError, match=text):
+        read(table)
+    assert read(pd.DataFrame({"values": [1.0, 2.0, 3.0]}, index=LABELS)).names == ("values",)
+
+
+def test_empty_cells_of_a_table() -> None:
+    table = pd.DataFrame({"value": [1.0, 2.0], "upper_bound": [None, 3.0], "fixed": [True, None]}, index=["a", "b"])
+    p = read(table)
+    assert pairs(p) == [(-INF, INF), (-INF, 3)]
+    assert p.fixed.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("column", ["lower_bnd", "upper", "fixd", "lower bound"])
 def test_mistyped_column_of_the_table(column: str) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown column of x0.*Did you mean"):
@@ -90,8 +112,16 @@ def test_start_by_dataset_in_a_frame() -> None:
         read(frame.iloc[:2])
     with pytest.raises(InvalidInputError, match="no row for the dataset 'r' and 2 more"):
         read(frame.reset_index(drop=True))
-    with pytest.raises(InvalidTypeError, match="numeric"):
+    with pytest.raises(InvalidTypeError, match="the column 'b' must be numeric, and holds str 'x'"):
         read(frame.assign(b="x"))
+    with pytest.raises(InvalidTypeError, match="the column 'a' must be numeric, and holds bool"):
+        read(frame.assign(a=True))
+    with pytest.raises(InvalidInputError, match="x0: the frame has two columns 'a'"):
+        read(frame.set_axis(["a", "a"], axis=1))
+    nullable = frame.assign(a=pd.array([1, None, 3], dtype="Int64"))
+    assert np.isnan(read(nullable).start[1, 0])
+    assert read(frame.astype(object)).start.tolist() == p.start.tolist()
+    assert read(frame.iloc[:0].astype(object), labels=LABELS[:0]).start.shape == (0, 2)
 
 
 def test_duplicate_labels_are_aligned_by_place() -> None:
@@ -122,10 +152,8 @@ def test_start_from_a_callable() -> None:
         ([1, 2], ([0, 1], [3, 4]), [(0, 3), (1, 4)]),
         ([1, 2], (np.array([0, 1]), np.array([3, 4])), [(0, 3), (1, 4)]),
         ([1, 2], ((0, 3), (1, 4)), [(0, 3), (1, 4)]),
-        ([1, 2], np.array([[0, 3], [1, 4]]), [(0, 3), (1, 4)]),
         ([1, 2], (0, INF), [(0, INF), (0, INF)]),
         ([1, 2], (0, [3, 4]), [(0, 3), (0, 4)]),
-        ([1, 2], ([0, np.nan], [3, 4]), [(0, 3), (-INF, 4)]),
         ([1, 2, 3], ([0, 1, 2], None), [(0, INF), (1, INF), (2, INF)]),
         ([1, 2, 3], ([0, 1, 2], 9), [(0, 9), (1, 9), (2, 9)]),
         ([1, 2, 3], np.array([[0, 3], [1, 4], [2, 5]]), [(0, 3), (1, 4), (2, 5)]),
@@ -148,7 +176,7 @@ def test_start_from_a_callable() -> None:
         (NESTED, {"b": (0, 9)}, [(-INF, INF), (0, 9), (0, 9), (-INF, INF), (-INF, INF)]),
         (NESTED, {"b": [(0, 3), (1, 4)]}, [(-INF, INF), (0, 3), (1, 4), (-INF, INF), (-INF, INF)]),
         (NESTED, {"b": ([0, 1], [3, 4])}, [(-INF, INF), (0, 3), (1, 4), (-INF, INF), (-INF, INF)]),
-        (NESTED, {"b": np.array([[0, 3], [1, 4]])}, [(-INF, INF), (0, 3), (1, 4), (-INF, INF), (-INF, INF)]),
+        (NESTED, {"b": list(np.array([[0, 3], [1, 4]]))}, [(-INF, INF), (0, 3), (1, 4), (-INF, INF), (-INF, INF)]),
         (NESTED, {"b[1]": (0, 3), "c": (0, 9)}, [(-INF, INF), (-INF, INF), (0, 3), (0, 9), (0, 9)]),
         (NESTED, ({"a": 0, "b": [1, 2]}, None), [(0, INF), (1, INF), (2, INF), (-INF, INF), (-INF, INF)]),
         (NESTED, Bounds(0, 9), [(0, 9)] * 5),
@@ -177,6 +205,7 @@ def test_bounds_as_a_table() -> None:
 
 def test_bounds_by_dataset_in_frames() -> None:
     low = pd.DataFrame({"b": [0.0, np.nan, 1.0]}, index=["t", "s", "r"])
+    low = low.fillna(-INF)
     p = read({"a": 1.0, "b": 2.0}, (low, None))
     assert p.lower.tolist() == [[-INF, 1], [-INF, -INF], [-INF, 0]]
     assert p.upper.tolist() == [INF, INF]
@@ -185,7 +214,7 @@ def test_bounds_by_dataset_in_frames() -> None:
     for frame in (two, two.swaplevel(axis=1)):
         p = read({"a": 1.0, "b": 2.0}, frame)
         assert p.lower.tolist() == [[-INF, 1], [-INF, -INF], [-INF, 0]]
-        assert p.upper.tolist() == [[6, INF], [INF, INF], [5, INF]]
+        assert p.upper.tolist() == [[6, INF], [-INF, INF], [5, INF]]
     with pytest.raises(UnknownNameError, match=r"unknown parameter in the bounds 'B'\. Did you mean 'b'"):
         read({"a": 1.0, "b": 2.0}, (low.rename(columns={"b": "B"}), None))
     with pytest.raises(InvalidInputError, match="bounds has no row for the dataset 't'"):
@@ -198,7 +227,7 @@ def test_bounds_by_dataset_in_frames() -> None:
     ("x0", "bounds", "error", "text"),
     [
         ([1, 2], [(0, 3)], InvalidInputError, "1 pairs for 2 parameters"),
-        ([1, 2, 3], [(0, 3), (1,), (0, 1)], InvalidTypeError, r"entry 1 must be a pair \(lower, upper\), not \(1,\)"),
+        ([1, 2, 3], [(0, 3), (1,), (0, 1)], InvalidTypeError, r"x1: tuple \(1,\) is not a pair \(lower, upper\)"),
         ([1, 2], [("a", 3), (0, 1)], InvalidTypeError, "x0 has the bound 'a', which is no number"),
         ([1, 2], "0, 3", InvalidTypeError, "of type str"),
         ([1, 2], 5, InvalidTypeError, "of type int"),
@@ -231,6 +260,9 @@ def test_bounds_that_are_refused(x0: Any, bounds: Any, error: type[Exception], t
         ({"a", "b[0]"}, ["a", "b[0]"]),
         (pd.Index(["a"]), ["a"]),
         (np.array(["a"]), ["a"]),
+        ({"a": 0, "b": 0}.keys(), ["a", "b[0]", "b[1]"]),
+        ([True, False, False, False, True], ["a", "c[0, 1]"]),
+        ({"b": True, "b[0]": False}, ["b[1]"]),
         ({"a": True}, ["a"]),
         ({"a": False}, []),
         ({"b": True}, ["b[0]", "b[1]"]),
@@ -261,6 +293,17 @@ def test_fixed_for_a_vector() -> None:
         ({"a": 3.0}, InvalidTypeError, "a must be True or False, not 3.0; a fixed parameter stays at its start"),
         ({"a": 1}, InvalidTypeError, "must be True or False"),
         (["a", "b", "c"], InvalidInputError, "all parameters are fixed"),
+        (
+            [0],
+            InvalidTypeError,
+            r"fixed must be names, \['a'\], or True and False .* 5 parameters \('a', .* not list \[0\]",
+        ),
+        (0, InvalidTypeError, "fixed must be names"),
+        ([True], InvalidTypeError, "fixed must be names"),
+        (["a", True], InvalidTypeError, "fixed must be names"),
+        (range(2), InvalidTypeError, "fixed must be names"),
+        ([["a"]], InvalidTypeError, "fixed: the value must be a mapping"),
+        ({"b": [True]}, InvalidInputError, "fixed: b must have 2 entries, not 1"),
     ],
 )
 def test_fixed_that_is_refused(fixed: Any, error: type[Exception], text: str) -> None:
@@ -293,9 +336,34 @@ def test_unusable_for_some_is_not_refused_here() -> None:
         read(starts, {"a": (10, 20)})
 
 
-def test_fixed_parameters_and_equal_bounds_may_have_any_start() -> None:
-    assert read({"a": 5.0, "b": 1.0}, {"a": (0, 3)}, ["a"]).fixed.tolist() == [True, False]
-    assert pairs(read({"a": 5.0, "b": 1.0}, {"a": (3, 3)})) == [(3, 3), (-INF, INF)]
+def test_fixed_values_and_equal_bounds_agree_with_the_start() -> None:
+    assert read({"a": 2.0, "b": 1.0}, {"a": (0, 3)}, ["a"]).fixed.tolist() == [True, False]
+    assert pairs(read({"a": 3.0, "b": 1.0}, {"a": (3, 3)})) == [(3, 3), (-INF, INF)]
+    with pytest.raises(
+        InvalidInputError, match=r"the value of the fixed parameter a, 5, is outside its bounds \[0, 3\]"
+    ):
+        read({"a": 5.0, "b": 1.0}, {"a": (0, 3)}, ["a"])
+    with pytest.raises(InvalidInputError, match=r"the start of a, 5, is outside its bounds \[3, 3\]"):
+        read({"a": 5.0, "b": 1.0}, {"a": (3, 3)})
+    with pytest.raises(InvalidInputError, match="the bounds of a are the wrong way round"):
+        read({"a": 1.0, "b": 1.0}, {"a": (3, 0)}, ["a"])
+
+
+def test_all_fixed_by_whatever_means_is_nothing_to_fit() -> None:
+    for bounds, fixed in (({"a": (3, 3), "b": (1, 1)}, None), ({"a": (3, 3)}, ["b"]), (None, ["a", "b"])):
+        with pytest.raises(InvalidInputError, match=r"all parameters are fixed.*nothing to fit"):
+            read({"a": 3.0, "b": 1.0}, bounds, fixed)
+
+
+def test_nan_is_no_bound_only_in_a_table_of_parameters() -> None:
+    with pytest.raises(InvalidInputError, match="the lower bound of a is NaN; None or infinity is no bound"):
+        read({"a": 1.0}, {"a": (np.nan, 3)})
+    with pytest.raises(InvalidInputError, match="the lower bound of x1 is NaN"):
+        read([1, 2], ([0, np.nan], [3, 4]))
+    by_row = pd.DataFrame({"a": [0.0, np.nan, 0.0]}, index=LABELS)
+    assert np.isnan(read({"a": 1.0}, (by_row, None)).lower[1, 0])
+    with pytest.raises(InvalidInputError, match=r"the upper bound of a is NaN.*no other dataset"):
+        read({"a": 1.0}, (None, by_row * np.nan))
 
 
 # ---- round trips

@@ -112,6 +112,24 @@ def test_names(tree: Any, names: list[str]) -> None:
     assert list(Structure(tree).names) == names
 
 
+class Foreign:
+    """An array of another library."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = np.asarray(values)
+        self.shape, self.ndim = self._values.shape, self._values.ndim
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self._values, dtype=dtype)
+
+
+def test_arrays_of_other_libraries() -> None:
+    structure = Structure({"a": Foreign([1.0, 2.0]), "b": Foreign(3.0)})
+    assert structure.names == ("a[0]", "a[1]", "b")
+    assert structure.flatten({"a": Foreign([1, 2]), "b": Foreign(3)}).tolist() == [1, 2, 3]
+    assert Structure(Foreign([1.0, 2.0])).is_vector
+
+
 def test_what_the_objective_gets() -> None:
     vector = Structure([1, 2])
     assert vector.is_vector

@@ -164,6 +164,21 @@ def test_methods_without_constraints_refuse_them(method: str) -> None:
         ({"type": "ineq"}, parfit.InvalidInputError, "a function 'fun'"),
         ({"type": "less", "fun": circle}, parfit.InvalidInputError, "'eq' or 'ineq'"),
         ({"type": "ineq", "fun": circle, "jacobian": 1}, parfit.UnknownNameError, "entry of a constraint 'jacobian'"),
+        ({"type": "ineq", "fun": circle, "jac": "4-point"}, parfit.UnknownNameError, "'jac' of the constraint"),
+        ({"type": "ineq", "fun": circle, "jac": 5}, parfit.InvalidTypeError, "must be a function or one of"),
+        ({"type": "ineq", "fun": lambda p: None}, parfit.InvalidTypeError, "a number or an array of numbers, not None"),
+        ({"type": "ineq", "fun": lambda p: "a"}, parfit.InvalidTypeError, "not 'a'"),
+        (
+            {"type": "ineq", "fun": circle, "jac": lambda p: [1.0, 2.0, 3.0]},
+            parfit.InvalidInputError,
+            r"shape \(3,\) for 2",
+        ),
+        (LinearConstraint([1, 1, 1], 0, 1), parfit.InvalidInputError, "a matrix A of 3 columns for 2 parameters"),
+        ([FORMS["dict"], LinearConstraint([[1]], 0, 1)], parfit.InvalidInputError, "constraint 1 has a matrix"),
+        (NonlinearConstraint(lambda p: [p[0], p[1]], [0, 0, 0], 1), parfit.InvalidInputError, "2 values, .*'lb' has 3"),
+        (NonlinearConstraint(circle, 0, 1, hess="4-point"), parfit.UnknownNameError, "'hess' of the constraint"),
+        (NonlinearConstraint(circle, 0, 1, hess=5), parfit.InvalidTypeError, "'hess' of the constraint"),
+        (NonlinearConstraint(5, 0, 1), parfit.InvalidTypeError, "'fun' of the constraint must be a function"),
     ],
 )
 def test_what_is_no_constraint(constraints: Any, error: type[Exception], text: str) -> None:

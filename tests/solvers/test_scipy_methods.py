@@ -325,9 +325,3 @@ def test_options_of_the_default_method_follow_the_objective() -> None:
         fit(objective=lambda p, d: p - d.to_numpy(), options={"maxiter": 5})
     with pytest.raises(parfit.InvalidTypeError, match="options must be a dict"):
         fit(options=[("maxiter", 5)])
-
-
-def test_a_wrong_value_of_an_option_is_an_error_with_scipys_words() -> None:
-    fits = fit(objective=lambda p, d: p - d.to_numpy(), method="trf", options={"x_scale": "jack"})
-    assert fits.status.tolist() == ["error"]
-    assert "x_scale" in fits.errors["message"].iloc[0]

@@ -233,7 +233,6 @@ def test_no_iteration_at_all():
 def test_nothing_to_move():
     result = SPSA(rosenbrock, [1, 2], bounds=[(1, 1), (2, 2)])
     assert (result.success, result.nit, result.nfev, result.fun) == (True, 0, 1, 100.0)
-    assert SPSASolver().solve(problem(lambda p: 7.0, [1.0], 1.0, 1.0)).cost == 7.0
 
 
 # ---- NaN
@@ -274,3 +273,18 @@ def test_never_ends_on_nan_where_something_finite_is_known():
     result = SPSA(lambda p: float(p[0]) if p[0] > 0 else np.nan, [1.0], a_par=5, stability=0, maxiter=1)
     assert result.nfev == 4
     assert (result.x.tolist(), result.fun) == ([1.0], 1.0)
+
+
+# ---- gains that are too large
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("a_par", [1e3, 1e200])
+def test_divergence_is_named_with_what_helps(a_par):
+    result = SPSA(quadratic([1, 1]), [1, 1], a_par=a_par, maxiter=300)
+    assert not result.success
+    assert result.message.endswith("take a smaller a_par, a max_step, or a_par=None, which finds the gain")
+    assert SPSA(quadratic([1, 1]), [1, 1], a_par=a_par, max_step=0.5, maxiter=300).fun < 2
+    assert SPSA(quadratic([1, 1]), [1, 1], a_par=None, maxiter=300).fun < 2
+    stopped = SPSA(quadratic([1, 1]), [1, 1], a_par=0.1, maxiter=5)
+    assert stopped.message == "stopped at maxiter"

@@ -232,3 +232,15 @@ def test_targets_that_cannot_hold_a_state(tmp_path):
     (tmp_path / "picture").write_bytes(bytes(range(128, 256)))
     with pytest.raises(InvalidInputError, match="not text"):
         SPSA(wavy, START, savestate=tmp_path / "picture")
+
+
+def test_maxiter_counts_from_the_first_run_and_the_stability_constant_stays():
+    kept = {}
+    first = SPSA(wavy, START, 0.05, maxiter=50, savestate=kept, ftol=None)
+    again = SPSA(wavy, START, 0.05, maxiter=50, savestate=kept, ftol=None)
+    further = SPSA(wavy, START, 0.05, maxiter=80, savestate=kept, ftol=None)
+    assert (first.nit, again.nit, further.nit) == (50, 50, 80)
+    assert first.nfev == again.nfev
+    assert further.gains["A"] == first.gains["A"] == 5
+    whole = SPSA(wavy, START, 0.05, maxiter=80, stability=5, ftol=None)
+    np.testing.assert_array_equal(further.x, whole.x)

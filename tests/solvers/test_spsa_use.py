@@ -140,12 +140,39 @@ def test_bounds_are_never_left(box, a_par, c_par, seed):
         ([1, 1], {"scale": "big"}, "scale must be 'auto'"),
         ([1, 1], {"scale": [1, 0]}, "scale must be positive"),
         ([1, 1], {"seed": -1}, "seed"),
+        ([1, 1], {"maxiter": -1}, "maxiter must be a whole number, 0 or more, not -1"),
+        ([1, 1], {"maxiter": np.inf}, "maxiter must be a whole number"),
+        ([1, 1], {"alpha": -1}, "alpha must be a non-negative"),
+        ([1, 1], {"print_iters": -1}, "print_iters must be a non-negative"),
+        ([1, 1], {"param_tol": -1}, "param_tol must be finite and not negative"),
+        ([1, 1], {"save_iters": 0}, "save_iters must be a whole number, 1 or more"),
         ([1, 1], {"constraints": LinearConstraint([1, 1], 0, 1)}, "no constraints"),
     ],
 )
 def test_refusals(start, options, text):
     with pytest.raises(InvalidInputError, match=text):
         SPSA(rosenbrock, start, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("maxiter", "9"), ("maxiter", True), ("maxiter", None), ("a_par", "0.1"), ("c_par", "0.1"), ("alpha", None),
+        ("gamma", "x"), ("print_iters", "x"), ("ftol", "1e-8"), ("param_tol", "a"), ("param_tol", {}), ("window", [3]),
+    ],
+)  # fmt: skip
+def test_options_of_the_wrong_kind(name, value):
+    with pytest.raises(InvalidTypeError, match=f"{name} must be a"):
+        SPSA(rosenbrock, [1, 1], **{name: value})
+    if name != "print_iters":
+        with pytest.raises(InvalidTypeError, match=f"{name} must be a"):
+            SPSASolver(**{name: value})
+
+
+def test_options_of_other_kinds_that_are_numbers():
+    plain = SPSA(quadratic([1, 1]), [1, 1], 0.5, maxiter=5)
+    for a, n in ((np.array(0.5), 5.0), (np.float64(0.5), np.int64(5)), (np.array(0.5), np.array(5))):
+        np.testing.assert_array_equal(SPSA(quadratic([1, 1]), [1, 1], a, maxiter=n).x, plain.x)
 
 
 @pytest.mark.parametrize("start", [None, "one", {"a": 1}, [1j, 2], [[1], [1, 2]]])

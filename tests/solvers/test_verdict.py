@@ -294,7 +294,7 @@ def test_too_few_residuals_with_any_method(method: str) -> None:
 
 def test_starts_and_bounds_of_some_rows() -> None:
     data = rows(*[GOOD] * 5)
-    starts = pd.DataFrame({"a": [1, 20, np.nan, 1, 1], "b": 1.0}, index=data.index)
+    starts = pd.DataFrame({"a": [1, 20, np.nan, 1, 2], "b": 1.0}, index=data.index)
     low = pd.DataFrame({"a": [0, 0, 0, 9, 2]}, index=data.index)
     high = pd.DataFrame({"a": [10, 10, 10, 8, 2]}, index=data.index)
     fits = fit(data, lambda p, row: decay([p["a"], p["b"]], row), starts, bounds=(low, high))
