@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgesdd
 
 __all__ = ["Inference", "conf_int", "from_jacobian"]
 
@@ -76,7 +76,7 @@ def from_jacobian(J: FloatArray, cost: float, *, absolute_sigma: bool = False) -
     dead = not scale.all()
     safe = np.where(scale > 0.0, scale, 1.0) if dead else scale
     # LAPACK itself: NumPy's wrapper takes as long as the decomposition of a small matrix
-    _, s, Vt, info = dgesdd(J / safe, full_matrices=0)
+    _, s, Vt, info = scipy.linalg.lapack.dgesdd(J / safe, full_matrices=0)
     if info:
         return Inference(np.full((n, n), math.nan), -1, math.nan)
     values = s.tolist()
@@ -118,10 +118,8 @@ def conf_int(params: pd.DataFrame, stderr: pd.DataFrame, freedom: NDArray[np.int
     DataFrame
         Labels × (name, ``lower`` or ``upper``).
     """
-    from scipy.stats import t
-
     with np.errstate(invalid="ignore"):
-        quantile = np.asarray(t.ppf(0.5 + level / 2, np.where(freedom > 0, freedom, np.nan)))
+        quantile = np.asarray(scipy.stats.t.ppf(0.5 + level / 2, np.where(freedom > 0, freedom, np.nan)))
         width = quantile[:, None] * stderr.to_numpy()
     columns = pd.MultiIndex.from_product([params.columns, ["lower", "upper"]])
     values = np.stack([params.to_numpy() - width, params.to_numpy() + width], axis=2)

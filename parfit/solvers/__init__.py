@@ -22,7 +22,7 @@ from parfit.solvers.global_search import GlobalSearch
 from parfit.solvers.least_squares import LeastSquares
 from parfit.solvers.minimize import Minimize
 from parfit.solvers.options import checked_options, refuse_unknown_options
-from parfit.solvers.spsa import SPSA_ONLY, SPSASolver
+from parfit.solvers.spsa_solver import SPSA_ONLY, SPSASolver
 from parfit.solvers.suited import refuse_unsuited
 
 __all__ = [
@@ -122,7 +122,7 @@ def resolve(method: Any, options: Mapping[str, Any] | None, *, constrained: bool
 def _refuse_value(option: str, value: Any) -> None:
     """Refuse a value that neither of the two default methods can use."""
     refusals = []
-    for name, known in (("lm", least_squares.OPTIONS), ("L-BFGS-B", (*minimize.METHODS["L-BFGS-B"], "tol"))):
+    for name, known in (("lm", least_squares.option_names()), ("L-BFGS-B", (*minimize.METHODS["L-BFGS-B"], "tol"))):
         if option in known:
             try:
                 checked_options(name, {option: value})
@@ -142,7 +142,9 @@ class DefaultSolver(Solver):
     name: str = "lm or L-BFGS-B"
 
     def __post_init__(self) -> None:
-        known = dict.fromkeys((*least_squares.OPTIONS, *minimize.METHODS["L-BFGS-B"], "tol"))
+        if not self.options:
+            return
+        known = dict.fromkeys((*least_squares.option_names(), *minimize.METHODS["L-BFGS-B"], "tol"))
         refuse_unknown_options(f"the default method, {self.name}", self.options, known)
         for option, value in self.options.items():
             _refuse_value(option, value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
@@ -17,18 +17,20 @@ from parfit.solvers.minimize import final_jacobian
 from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import guarded, judge, screen
 
-__all__ = ["METHODS", "GlobalSearch"]
+__all__ = ["METHODS", "GlobalSearch", "option_names"]
 
-#: Untyped: SciPy's stubs are narrower than what its functions take.
-_scipy: Any = optimize
+#: Untyped: SciPy's stubs are narrower than what its functions take. `scipy.optimize` is loaded on first use: the
+#: caller's process, which only reads the arguments, is 40 MB smaller without it.
+_scipy: Any = scipy
 
 METHODS = ("differential_evolution", "dual_annealing", "shgo", "basinhopping", "direct", "brute")
 _TAKEN = ("func", "bounds", "ranges", "x0", "args", "rng", "seed", "callback", "full_output", "constraints")
 _LIMIT_WORDS = ("maximum number", "maximum iteration", "exceeded", "reached", "larger than max")
 
 
-def _options(name: str) -> tuple[str, ...]:
-    return tuple(p for p in inspect.signature(getattr(_scipy, name)).parameters if p not in _TAKEN)
+def option_names(name: str) -> tuple[str, ...]:
+    """The options of one of SciPy's functions."""
+    return tuple(p for p in inspect.signature(getattr(_scipy.optimize, name)).parameters if p not in _TAKEN)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class GlobalSearch(Solver):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        refuse_unknown_options(f"method {self.name!r}", self.options, _options(self.name))
+        if self.options:
+            refuse_unknown_options(f"method {self.name!r}", self.options, option_names(self.name))
         object.__setattr__(self, "options", checked_options(self.name, self.options))
 
     @property
@@ -86,13 +89,13 @@ class GlobalSearch(Solver):
         f, options = problem.fun, dict(self.options)
         box = list(zip(problem.lower.tolist(), problem.upper.tolist(), strict=True))
         if self.name == "differential_evolution":
-            return _scipy.differential_evolution(f, box, rng=problem.rng, x0=problem.x0, **options)
+            return _scipy.optimize.differential_evolution(f, box, rng=problem.rng, x0=problem.x0, **options)
         if self.name == "dual_annealing":
-            return _scipy.dual_annealing(f, box, rng=problem.rng, x0=problem.x0, **options)
+            return _scipy.optimize.dual_annealing(f, box, rng=problem.rng, x0=problem.x0, **options)
         if self.name == "shgo":
-            return _scipy.shgo(f, box, **options)
+            return _scipy.optimize.shgo(f, box, **options)
         if self.name == "direct":
-            return _scipy.direct(f, box, **options)
+            return _scipy.optimize.direct(f, box, **options)
         if self.name == "basinhopping":
             if problem.bounded:
                 inner = options.get("minimizer_kwargs") or {}
@@ -104,19 +107,19 @@ class GlobalSearch(Solver):
         """The best point of a grid, polished within the box unless ``finish`` is None or says how."""
         polish = options.pop("finish", "polish")
         finish = None if polish == "polish" else polish
-        z, cost, *_ = _scipy.brute(problem.fun, box, full_output=True, finish=finish, **options)
+        z, cost, *_ = _scipy.optimize.brute(problem.fun, box, full_output=True, finish=finish, **options)
         z = np.atleast_1d(np.asarray(z, dtype=np.float64))
         message = "the best point of the grid"
         if polish == "polish":
             start = np.clip(z, problem.lower, problem.upper)
-            polished = _scipy.minimize(problem.fun, start, method="Nelder-Mead", bounds=box)
+            polished = _scipy.optimize.minimize(problem.fun, start, method="Nelder-Mead", bounds=box)
             if polished.fun <= cost:
                 z, cost, message = polished.x, polished.fun, f"{message}, polished: {polished.message}"
-        return _scipy.OptimizeResult(x=z, fun=cost, success=True, message=message, nit=1)
+        return _scipy.optimize.OptimizeResult(x=z, fun=cost, success=True, message=message, nit=1)
 
 
 def _basinhopping(f: Any, problem: BoundProblem, options: dict[str, Any]) -> Any:
-    found = _scipy.basinhopping(f, problem.x0, rng=problem.rng, **options)
+    found = _scipy.optimize.basinhopping(f, problem.x0, rng=problem.rng, **options)
     # basinhopping calls the end of its iterations a success only where the last local search was one
     if found.lowest_optimization_result.success:
         found.success = True

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from parfit.core.errors import InvalidInputError, MethodMismatchError
 from parfit.core.problem import BoundProblem
@@ -18,16 +18,16 @@ from parfit.core.solution import Solution, Status
 from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import falls_short, guarded, judge, screen
 
-__all__ = ["METHODS", "LeastSquares"]
+__all__ = ["METHODS", "LeastSquares", "option_names"]
 
-#: Untyped: SciPy's stubs are narrower than what its functions take.
-_scipy: Any = optimize
+#: Untyped: SciPy's stubs are narrower than what its functions take. `scipy.optimize` is loaded on first use: the
+#: caller's process, which only reads the arguments, is 40 MB smaller without it.
+_scipy: Any = scipy
 FloatArray = NDArray[np.float64]
 
 METHODS = ("lm", "trf", "dogbox")
 
 _TAKEN = ("fun", "x0", "jac", "bounds", "method", "args", "kwargs", "callback", "workers")
-OPTIONS = tuple(name for name in inspect.signature(_scipy.least_squares).parameters if name not in _TAKEN)
 
 _TOLERANCES = ("ftol", "xtol", "gtol")
 #: MINPACK's tolerances cannot be switched off; with this one they are as good as.
@@ -37,6 +37,12 @@ _SHORT = (
     "the solver claims success where the cost still falls: measure parameters and residuals in units that make them "
     "about 1, or give `jac`, or the options gtol=None or diff_step"
 )
+
+
+def option_names() -> tuple[str, ...]:
+    """The options of `least_squares`."""
+    known = inspect.signature(_scipy.optimize.least_squares).parameters
+    return tuple(name for name in known if name not in _TAKEN)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class LeastSquares(Solver):
     residuals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse_unknown_options(f"method {self.name!r}", self.options, OPTIONS)
+        if self.options:
+            refuse_unknown_options(f"method {self.name!r}", self.options, option_names())
         object.__setattr__(self, "options", checked_options(self.name, self.options))
         if all(self.options.get(name, 1.0) in (None, 0) for name in _TOLERANCES):
             raise InvalidInputError(f"of the options {', '.join(_TOLERANCES)} one at least must be above 0")
@@ -96,7 +103,7 @@ class LeastSquares(Solver):
             start = _off_bounds(start, problem)
         found = guarded(
             problem,
-            lambda: _scipy.least_squares(
+            lambda: _scipy.optimize.least_squares(
                 problem.residuals,
                 start,
                 jac=problem.jac or "2-point",

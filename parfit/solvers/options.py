@@ -13,14 +13,14 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, UnknownNameError, nearest, refuse_unknown
 
 __all__ = ["KINDS", "MINIMIZE_METHODS", "checked_options", "refuse_unknown_options"]
 
 #: Untyped: SciPy's stubs make of its class a protocol.
-_scipy: Any = optimize
+_scipy: Any = scipy
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ _WORKERS = Kind("a number or a map-like function", lambda value: _is_number(valu
 _DIFFERENCES = ("2-point", "3-point", "cs")
 _HESSIAN = Kind(
     "a function, one of '2-point', '3-point', 'cs', or a HessianUpdateStrategy such as scipy.optimize.BFGS()",
-    lambda value: value is None or callable(value) or isinstance(value, _scipy.HessianUpdateStrategy),
+    lambda value: value is None or callable(value) or isinstance(value, _scipy.optimize.HessianUpdateStrategy),
     names=_DIFFERENCES,
 )
 

@@ -1,7 +1,7 @@
 """SPSA, simultaneous perturbation stochastic approximation: for objectives that are noisy, or have many parameters.
 
-`SPSA` is the function, also a ``method`` of `scipy.optimize.minimize`; `SPSASolver` is the recipe behind
-``parfit.fit(..., method="spsa")``. Both drive the recipe of `parfit.solvers.spsa_steps`.
+`SPSA` is the function, also a ``method`` of `scipy.optimize.minimize`. It drives the recipe of
+`parfit.solvers.spsa_steps`, as does ``parfit.fit(..., method="spsa")`` by `parfit.solvers.spsa_solver`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError
-from parfit.core.protocols import Solver
-from parfit.core.solution import Solution, Status
+from parfit.core.errors import InvalidTypeError
 from parfit.solvers.spsa_options import (
     SPSAOptions,
     count,
@@ -32,27 +30,11 @@ from parfit.solvers.spsa_options import (
 )
 from parfit.solvers.spsa_state import Keeper, load, refuse_other
 from parfit.solvers.spsa_steps import SPSARecipe, SPSAState, Stop, answered, describe, iterate
-from parfit.solvers.verdict import screen
 
-if TYPE_CHECKING:
-    from parfit.core.problem import BoundProblem
-
-__all__ = ["SPSA", "SPSA_ONLY", "SPSAResult", "SPSASolver"]
+__all__ = ["SPSA", "SPSAResult"]
 
 FloatArray = NDArray[np.float64]
 log = logging.getLogger("parfit")
-
-_STATUS = {
-    Stop.FTOL: Status.CONVERGED,
-    Stop.PARAM_TOL: Status.CONVERGED,
-    Stop.FIXED: Status.CONVERGED,
-    Stop.MAXITER: Status.MAX_STEPS,
-    Stop.NONFINITE: Status.NONFINITE,
-}
-
-
-#: Arguments of the function that are no options of the recipe.
-SPSA_ONLY = ("callback", "disp", "print_iters", "save_iters", "savestate", "tol")
 
 
 class SPSAResult(OptimizeResult):
@@ -273,46 +255,6 @@ def SPSA(
             state, stop = iterate(recipe, fun, state, rng, keep=keep, watch=reports.bound(recipe))
             keep(state)
     return result_of(recipe, state, stop, shape)
-
-
-@dataclass(frozen=True)
-class SPSASolver(SPSAOptions, Solver):
-    """SPSA as a recipe for `parfit.fit`; the options are those of `SPSA`.
-
-    By default it finds its gain (``a_par=None``), measures each parameter by its start (``scale="auto"``) and
-    has converged where no parameter moves by more than 1e-6 of that over the window. The random numbers come
-    from the dataset's own generator.
-    """
-
-    name = "spsa"
-
-    @property
-    def accepts_bounds(self) -> bool:
-        return True
-
-    def solve(self, problem: BoundProblem) -> Solution:
-        ended = screen(problem)
-        if ended is not None and ended.status is not Status.NONFINITE:  # NaN it may step over
-            return ended
-        x0, options = np.array(problem.x0, dtype=np.float64), self.on_free(problem.free, len(problem.full))
-        lower, upper = (np.array(b, dtype=np.float64) for b in (problem.lower, problem.upper))
-        try:
-            recipe = options.bind(x0, lower, upper)
-        except InvalidInputError as exc:
-            return Solution(x=x0, status=Status.INVALID, message=str(exc), nfev=0, nit=0)
-        state, stop = iterate(recipe, lambda x: float(problem.fun(x.copy())), recipe.init(problem.rng), problem.rng)
-        stop, message = describe(stop, state)
-        x, value = answered(state)
-        return Solution(
-            x=x.copy(),
-            status=_STATUS[stop],
-            message=message,
-            cost=value,
-            nfev=state.nfev,
-            njev=0,
-            nit=state.nit,
-            at_bound=np.where(x <= lower, -1, np.where(x >= upper, 1, 0)).astype(np.int8),
-        )
 
 
 class Reports:

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning
 from parfit.solvers.spsa_gains import Gains
@@ -249,7 +248,7 @@ def read_bounds(bounds: Any, shape: tuple[int, ...]) -> tuple[FloatArray, FloatA
     if bounds is None:
         return np.full(n, -np.inf), np.full(n, np.inf)
     try:
-        if isinstance(bounds, Bounds):
+        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # a scipy.optimize.Bounds
             sides = [np.asarray(side, dtype=np.float64) for side in (bounds.lb, bounds.ub)]
             lower, upper = (np.broadcast_to(s.ravel() if s.size == n else s, (n,)).copy() for s in sides)
             return lower, upper

@@ -269,8 +269,8 @@ def test_the_table_names_options_that_there_are() -> None:
             if option in ("hess", "hessp"):
                 continue
             known = {
-                solvers.LeastSquares: lambda: solvers.least_squares.OPTIONS,
+                solvers.LeastSquares: lambda: solvers.least_squares.option_names(),
                 solvers.Minimize: lambda method=method: (*minimize.METHODS[method], "tol"),
-                solvers.GlobalSearch: lambda method=method: solvers.global_search._options(method),
+                solvers.GlobalSearch: lambda method=method: solvers.global_search.option_names(method),
             }[type(solver)]()
             assert option in known, (method, option)

@@ -11,8 +11,9 @@ import pytest
 from parfit.core.parameters import read_parameters
 from parfit.core.problem import Problem, RowTask
 from parfit.core.solution import Status
-from parfit.solvers.spsa import SPSA, SPSASolver
+from parfit.solvers.spsa import SPSA
 from parfit.solvers.spsa_gains import Gains
+from parfit.solvers.spsa_solver import SPSASolver
 
 
 def quadratic(curvatures, minimum=3.0):

@@ -17,7 +17,8 @@ from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarnin
 from parfit.core.parameters import read_parameters
 from parfit.core.problem import Problem, RowTask
 from parfit.core.solution import Status
-from parfit.solvers.spsa import SPSA, SPSAResult, SPSASolver
+from parfit.solvers.spsa import SPSA, SPSAResult
+from parfit.solvers.spsa_solver import SPSASolver
 
 
 def quadratic(curvatures, minimum=3.0):
