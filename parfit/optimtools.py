@@ -66,14 +66,17 @@ def async_map(fun: Callable[[Any], Any], args: Iterable[Any], ncpu: int | None =
     >>> async_map(lambda x: x**2, range(5))
     [0, 1, 4, 9, 16]
     """
-    return _map(resolve("processes", ncpu), fun, args, retries=1, stacklevel=2)
+    _check_map("async_map(fun, args)", fun, args)
+    recipe = resolve("processes", None if ncpu is None else worker_count(ncpu, "ncpu"))
+    return _map(recipe, fun, args, retries=1, stacklevel=2)
 
 
 class Pool:
     """Worker processes for a map and for calls in the background.
 
-    Use it in a ``with``, which waits for the calls that are under way (and ends them where an exception leaves it); or
-    without, ended by `close`, `terminate` or by being dropped.
+    Use it in a ``with``, or end it by `close`, by `terminate` or by dropping it. The ``with`` waits at its end for the
+    calls in the background, like that of `concurrent.futures`, so that none is lost; the one of
+    `multiprocessing.Pool` ends them. An exception that leaves the ``with``, and a Ctrl-C while it waits, ends them.
 
     Parameters
     ----------
@@ -96,7 +99,7 @@ class Pool:
     """
 
     def __init__(self, ncpu: int | None = None) -> None:
-        n = worker_count(ncpu)
+        n = worker_count(ncpu, "ncpu")
         self._recipe: Executor = resolve("processes", n)
         self._here = not self._recipe.capabilities.own_process
         self._dispatcher = Dispatcher(n)
@@ -106,11 +109,13 @@ class Pool:
     def map(self, fun: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:  # noqa: ARG002 - by cost
         """``[fun(x) for x in iterable]``; raises as `async_map`. How many travel together follows their cost."""
         self._dispatcher.check_open()
+        _check_map("map(fun, iterable)", fun, iterable)
         return _map(self._recipe, fun, iterable, retries=0, stacklevel=2)
 
     def imap(self, fun: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> Iterator[Any]:  # noqa: ARG002
         """Yield the results in order, each as soon as it and all before it are there; the first exception ends it."""
         self._dispatcher.check_open()
+        _check_map("imap(fun, iterable)", fun, iterable)
         return _imap(self._recipe, fun, iterable)
 
     def imap_unordered(
@@ -121,6 +126,7 @@ class Pool:
     ) -> Iterator[Any]:
         """Yield the results as they come; the first exception ends it."""
         self._dispatcher.check_open()
+        _check_map("imap_unordered(fun, iterable)", fun, iterable)
         return _imap_unordered(self._recipe, fun, iterable)
 
     def apply(self, fun: Callable[..., Any], args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -145,7 +151,7 @@ class Pool:
             Called with the result, or the exception, in a thread of the pool's; they are to be quick.
         """
         self._dispatcher.check_open()
-        call = (fun, tuple(args), kwargs or {})
+        call = _checked_call(fun, args, kwargs)
         future = call_here(*call) if self._here else self._dispatcher.submit(*call)
         result = AsyncResult(future, self, fun)
         if callback is not None or error_callback is not None:
@@ -182,9 +188,10 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is None:
-            self.shutdown()
-        else:
+        try:
+            if kind is None:
+                self.shutdown()
+        finally:  # also at a Ctrl-C while it waits
             self.terminate()
 
     def __reduce__(self) -> NoReturn:
@@ -218,7 +225,38 @@ def async_apply(
     """
     if isinstance(pool, Pool):
         return pool.apply_async(fun, args, kwargs)
-    return AsyncResult(call_elsewhere(pool, fun, tuple(args), kwargs or {}), pool, fun)
+    if isinstance(pool, type) or not any(callable(getattr(pool, name, None)) for name in ("submit", "apply_async")):
+        given = f"the class {pool.__name__}" if isinstance(pool, type) else type(pool).__name__
+        hint = "; the pool comes first: async_apply(pool, fun, args)" if isinstance(fun, Pool) else ""
+        raise InvalidTypeError(
+            f"pool must be a parfit.Pool, a multiprocessing Pool or a concurrent.futures executor, not {given}{hint}"
+        )
+    return AsyncResult(call_elsewhere(pool, *_checked_call(fun, args, kwargs)), pool, fun)
+
+
+def _check_map(signature: str, fun: Any, items: Any) -> None:
+    """Refuse what is no function, and what has no items."""
+    if not callable(fun):
+        hint = f"; the function comes first: {signature}" if callable(items) else ""
+        raise InvalidTypeError(f"fun must be callable, not {type(fun).__name__}{hint}")
+    if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
+        name = signature.split()[-1].rstrip(")")
+        raise InvalidTypeError(
+            f"{name} must be a collection of arguments, one for each call, not {type(items).__name__}"
+        )
+
+
+def _checked_call(fun: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]:
+    """A call in the background, its arguments as a tuple and a mapping."""
+    if not callable(fun):
+        raise InvalidTypeError(f"fun must be callable, not {type(fun).__name__}")
+    if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
+        raise InvalidTypeError(
+            f"args must be a tuple of arguments, not {type(args).__name__}: (value,) for a single one"
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InvalidTypeError(f"kwargs must be a mapping from name to value, not {type(kwargs).__name__}")
+    return fun, tuple(args), kwargs or {}
 
 
 def _call_back(

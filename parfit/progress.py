@@ -55,11 +55,16 @@ def reporting(progress: Progress, total: int | None, unit: str, already: int = 0
             importlib.import_module("ipywidgets")
             from tqdm.notebook import tqdm as kind
     delay = 0.0 if progress else 0.5
-    bar = kind(total=total, unit=f" {unit}", initial=already, delay=delay, dynamic_ncols=True, smoothing=0.1)
+    try:
+        bar = kind(total=total, unit=f" {unit}", initial=already, delay=delay, dynamic_ncols=True, smoothing=0.1)
+    except Exception as exc:  # noqa: BLE001 - no standard error, a terminal that is gone, widgets that fail
+        _say_broken(exc, stacklevel=5)
+        yield lambda _: None
+        return
     try:
         yield _harmless(bar.update)
     finally:
-        with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+        with contextlib.suppress(Exception):  # as above, since
             bar.close()
 
 
@@ -75,12 +80,18 @@ def _harmless(show: Callable[[int], Any]) -> Callable[[int], None]:
             show(n)
         except Exception as exc:  # noqa: BLE001 - the user's own function
             broken = True
-            text = f"progress raised {type(exc).__name__}: {exc}; the run goes on without it"
-            warnings.warn(text, ParfitWarning, stacklevel=4)
+            _say_broken(exc, stacklevel=5)
 
     return count
 
 
+def _say_broken(exc: Exception, *, stacklevel: int) -> None:
+    text = f"progress raised {type(exc).__name__}: {exc}; the run goes on without it"
+    warnings.warn(text, ParfitWarning, stacklevel=stacklevel)
+
+
 def _on_terminal() -> bool:
-    stream = sys.stderr
-    return stream is not None and not stream.closed and stream.isatty()
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, OSError, ValueError):  # None, not quite a file, closed
+        return False

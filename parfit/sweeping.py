@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from parfit import executors
-from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, UnknownNameError, refuse_unknown
 from parfit.core.solution import Outcome, OutcomeKind
+from parfit.executors.limits import time_limit, whole_number
 from parfit.progress import Progress, reporting
 from parfit.warned import Warned
 
@@ -20,6 +24,13 @@ __all__ = ["sweep"]
 
 #: The columns that are always there, after the parameters and what the function returned.
 _FATE = ("status", "message", "seconds")
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: Combinations of a grid; its table would not fit into memory soon after.
+_LARGEST_GRID = 10_000_000
+_FORMS = (
+    "a DataFrame with a set per row, a mapping of sequences, {'a': [1, 2], 'b': [3, 4]}, whose combinations are the "
+    "sets, or a sequence of mappings, [{'a': 1, 'b': 3}, {'a': 2, 'b': 4}]"
+)
 
 
 def sweep(
@@ -39,7 +50,7 @@ def sweep(
     ----------
     function : callable
         ``function(**parameters)``. It returns a number (or anything else), or a mapping or Series of several.
-    parameter_sets : DataFrame, mapping of sequences, or sequence of mappings
+    parameter_sets : DataFrame, mapping of sequences, or iterable of mappings
         A set per row of a DataFrame or per mapping; a mapping of sequences is the grid of all combinations, the last
         name running fastest.
     executor, workers, timeout, retries, progress
@@ -54,6 +65,18 @@ def sweep(
         One row per set, in the order given: its parameters, what the function returned (``value``, or a column per
         entry), ``status`` (``done``, ``error``, ``timeout``, ``worker_lost``), ``message`` and ``seconds``. An entry
         whose name is taken by a parameter or a status has ``_result`` added to it.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        For names that are no parameters of `function`, and parameters that are not named.
+    Exception
+        With ``on_error="raise"``, what `function` raises.
+
+    Warns
+    -----
+    ParfitWarning
+        For what `function` warns of, and where every set fails in the same way.
 
     Examples
     --------
@@ -70,6 +93,9 @@ def sweep(
     if on_error not in ("record", "raise"):
         refuse_unknown("value of `on_error`", on_error, ("record", "raise"))
     frame, sets = _parameter_sets(parameter_sets)
+    if sets:
+        _check_names(function, list(sets[0]))
+    timeout, retries = time_limit("timeout", timeout), whole_number("retries", retries)
     recipe = executors.resolve(executor, workers, timeout)
     outcomes: dict[int, Outcome] = {}
     warned = Warned()
@@ -82,10 +108,41 @@ def sweep(
             count(1)
     warned.tell(getattr(function, "__name__", "the function"), stacklevel=2)
     done = [outcomes[i] for i in range(len(sets))]
+    _warn_if_all_failed(done)
     values = _values(done, frame.index)
     taken = {*map(str, frame.columns), *_FATE}
     values.columns = pd.Index([f"{name}_result" if name in taken else name for name in values.columns])
     return pd.concat([frame, values, _fates(done, frame.index)], axis=1)
+
+
+def _check_names(function: Callable[..., Any], names: list[str]) -> None:
+    """Refuse names that the function has no parameter for, and parameters that are not named."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it does not say: one written in C
+        return
+    what = f"{getattr(function, '__name__', type(function).__name__)}()"
+    by_name = [name for name, p in known.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    for name in names:
+        if name not in by_name and not takes_any:
+            if not by_name:
+                raise UnknownNameError(f"{what} takes no parameter by name, and parameter_sets has {name!r}")
+            refuse_unknown(f"parameter of {what} in parameter_sets:", name, by_name)
+    wanted = [name for name, p in known.items() if p.default is p.empty and p.kind not in _VARIABLE]
+    if any(known[name].kind is inspect.Parameter.POSITIONAL_ONLY for name in wanted):
+        raise InvalidInputError(f"sweep calls {what} with names, and {wanted[0]!r} can only be given by its position")
+    if missing := [name for name in wanted if name not in names]:
+        raise InvalidInputError(f"{what} needs {', '.join(map(repr, missing))}, which parameter_sets does not have")
+
+
+def _warn_if_all_failed(outcomes: list[Outcome]) -> None:
+    """One warning for a function that fails with every set in the same way."""
+    errors = [outcome.error for outcome in outcomes]
+    first = errors[0] if errors else None
+    if first is not None and len(errors) > 1 and all(e is not None and e.type == first.type for e in errors):
+        text = f"every parameter set raised {first.type}, the first of them: {first.message}; see the column 'message'"
+        warnings.warn(text, ParfitWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -118,21 +175,23 @@ def _parameter_sets(given: Any) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     elif isinstance(given, Mapping):
         names = list(given)
         axes = [list(axis) if _is_axis(axis) else [axis] for axis in given.values()]
+        size = math.prod(map(len, axes))
+        if size > _LARGEST_GRID:
+            raise InvalidInputError(
+                f"the grid of parameter_sets has {size:,} combinations ({' x '.join(str(len(a)) for a in axes)}): "
+                "give those that are wanted, as a DataFrame with a set per row"
+            )
         combinations = list(itertools.product(*axes))
         sets = [dict(zip(map(str, names), row, strict=True)) for row in combinations]
         frame = _table(names, combinations)
-    elif isinstance(given, Sequence) and all(isinstance(one, Mapping) for one in given):
-        names = list(given[0]) if len(given) else []
+    else:
+        given = _mappings(given)
+        names = list(given[0]) if given else []
         for one in given:
             if set(one) != set(names):
                 raise InvalidInputError(f"every parameter set needs the same names; {one} differs from {given[0]}")
         sets = [{str(name): one[name] for name in names} for one in given]
         frame = _table(names, [tuple(one[name] for name in names) for one in given])
-    else:
-        raise InvalidTypeError(
-            "parameter_sets must be a DataFrame, a mapping of sequences (a grid), or a sequence of mappings, "
-            f"not {type(given).__name__}"
-        )
     texts = [str(name) for name in names]
     for name in texts:
         if texts.count(name) > 1:
@@ -140,6 +199,17 @@ def _parameter_sets(given: Any) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         if name in _FATE:
             raise InvalidInputError(f"a parameter cannot be named {name!r}: the result has a column of that name")
     return frame, sets
+
+
+def _mappings(given: Any) -> list[Mapping[Any, Any]]:
+    """A sequence of mappings, or an iterator of them."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InvalidTypeError(f"parameter_sets must be {_FORMS}; not {type(given).__name__}")
+    sets = list(given)
+    for one in sets:
+        if not isinstance(one, Mapping):
+            raise InvalidTypeError(f"parameter_sets must be {_FORMS}; its item {one!r} is {type(one).__name__}")
+    return sets
 
 
 def _is_axis(values: Any) -> bool:
@@ -176,6 +246,6 @@ def _values(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
 
 
 def _fates(outcomes: list[Outcome], index: pd.Index[Any]) -> pd.DataFrame:
-    messages = [f"{o.error.type}: {o.error.message}" if o.error is not None else "" for o in outcomes]
+    messages = [f"{o.error.type.rpartition('.')[2]}: {o.error.message}" if o.error else "" for o in outcomes]
     seconds = np.array([outcome.seconds for outcome in outcomes], dtype=float)
     return pd.DataFrame({"status": [o.kind.value for o in outcomes], "message": messages, "seconds": seconds}, index)

@@ -122,11 +122,11 @@ def test_a_function_that_cannot_be_sent():
 
 @pytest.mark.parametrize(("ncpu", "kind"), [(0, InvalidInputError), (1.5, InvalidTypeError)])
 def test_a_number_of_workers_that_is_none(ncpu, kind):
-    with pytest.raises(kind, match="workers"):
+    with pytest.raises(kind, match="ncpu must be"):
         ot.async_map(abs, [1], ncpu)
-    with pytest.raises(kind, match="workers"):
+    with pytest.raises(kind, match="ncpu must be"):
         ot.Pool(ncpu)
-    with pytest.raises(kind, match="workers"):
+    with pytest.raises(kind, match="n_cores must be"):
         ot.ProducerConsumer(abs, [1], max, ncpu)
 
 

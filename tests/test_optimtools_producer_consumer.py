@@ -272,7 +272,7 @@ def test_options_that_cannot_be_used_are_refused(option):
 
 def test_parameters_that_cannot_be_sent():
     with ot.ProducerConsumer(abs, [1], max, 1) as pc:
-        with pytest.raises(InvalidTypeError, match="parameters cannot be sent"):
+        with pytest.raises(InvalidTypeError, match=r"params \(_thread.lock\) cannot be sent"):
             pc.run(threading.Lock())
         assert pc.run(0) == [1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -43,8 +44,9 @@ def product(a, b):
         {"a": (n for n in (1, 2)), "b": {10.5: "keys", 20.5: "of a dict"}.keys()},
         [{"a": 1, "b": 10.5}, {"a": 1, "b": 20.5}, {"b": 10.5, "a": 2}, {"a": 2, "b": 20.5}],
         pd.DataFrame({"a": [1, 1, 2, 2], "b": [10.5, 20.5, 10.5, 20.5]}),
+        ({"a": a, "b": b} for a in (1, 2) for b in (10.5, 20.5)),
     ],
-    ids=["lists", "tuple_and_array", "range_and_series", "generator_and_keys", "mappings", "frame"],
+    ids=["lists", "tuple_and_array", "range_and_series", "generator_and_keys", "mappings", "frame", "generator"],
 )
 def test_sets_in_every_form(sets):
     found = without_times(sweep(product, sets, workers=2))
@@ -158,7 +160,7 @@ def test_every_set_has_its_row_whatever_it_does():
     messages = found["message"]
     assert messages[0] == ""
     assert messages[1] == "ValueError: not this one"
-    assert "killed by SIGKILL" in messages[2]
+    assert messages[2].startswith("WorkerLostError: the worker process that ran this task died (killed by SIGKILL)")
     assert "timeout=1 s" in messages[3]
 
 
@@ -194,6 +196,36 @@ def test_warnings_are_told_in_one():
     assert told[0].filename == __file__
 
 
+def test_one_warning_where_every_set_fails_alike():
+    def function(a):
+        raise LookupError(f"no {a}")
+
+    with pytest.warns(ParfitWarning) as told:
+        found = sweep(function, {"a": range(3)}, executor="serial")
+    assert [str(w.message) for w in told] == [
+        "every parameter set raised LookupError, the first of them: no 0; see the column 'message'"
+    ]
+    assert told[0].filename == __file__
+    assert found["status"].tolist() == ["error"] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep(lambda a: 1 // a, {"a": [0, 1]}, executor="serial")  # not all
+        sweep(lambda a: [][a] if a else {}[a], {"a": [0, 1]}, executor="serial")  # not alike
+        sweep(lambda a: 1 // a, {"a": [0]}, executor="serial")  # no more than one
+
+
+def test_functions_whose_names_are_not_known_are_called_all_the_same():
+    class Adds:
+        def __call__(self, a, **more):
+            return a + sum(more.values())
+
+    assert sweep(Adds(), {"a": [1], "other": [2]}, executor="serial")["value"].tolist() == [3]
+    assert sweep(dict, {"a": [1]}, executor="serial").columns[:2].tolist() == ["a", "a_result"]
+    assert sweep(functools.partial(product, b=3), {"a": [2]}, executor="serial")["value"].tolist() == [6]
+    assert sweep(lambda a, b=1: a + b, [{"a": 1}], executor="serial")["value"].tolist() == [2]
+    assert len(sweep(product, [], executor="serial")) == 0
+
+
 def test_progress_counts_sets():
     seen = []
     sweep(lambda a: a, {"a": range(7)}, executor="serial", progress=lambda *at: seen.append(at))
@@ -212,20 +244,51 @@ def test_every_executor_by_name(executor):
     [
         ((3, {"a": [1]}), InvalidTypeError, "function must be callable, not int"),
         ((product, 3), InvalidTypeError, "a mapping of sequences"),
-        ((product, [1, 2]), InvalidTypeError, "a sequence of mappings"),
+        (
+            (product, [1, 2]),
+            InvalidTypeError,
+            r"{'a': \[1, 2\], .*a sequence of mappings, \[{'a': 1.*its item 1 is int",
+        ),
+        ((product, "a"), InvalidTypeError, "a sequence of mappings, .*; not str"),
+        ((product, [{"a": 1}, None]), InvalidTypeError, "its item None is NoneType"),
+        ((product, {"a": [1], "c": [1]}), UnknownNameError, r"unknown parameter of product\(\) in parameter_sets: 'c'"),
+        ((lambda height, width: 1, {"heigth": [1]}), UnknownNameError, "Did you mean 'height'"),
+        ((lambda *values: 1, {"a": [1]}), UnknownNameError, "takes no parameter by name"),
+        ((lambda a, /: 1, {"b": [1]}), UnknownNameError, "takes no parameter by name"),
+        ((lambda a, /, b=2: 1, {"b": [1]}), InvalidInputError, "'a' can only be given by its position"),
+        ((product, {"a": [1]}), InvalidInputError, r"product\(\) needs 'b', which parameter_sets does not have"),
         ((product, [{"a": 1}, {"b": 1}]), InvalidInputError, "needs the same names"),
         ((product, {"status": [1]}), InvalidInputError, "cannot be named 'status'"),
         ((product, pd.DataFrame([[1, 2]], columns=["a", "a"])), InvalidInputError, "two columns of the name 'a'"),
     ],
-    ids=["function", "sets", "no_mappings", "other_names", "taken", "twice"],
 )
 def test_what_it_cannot_be_called_with(arguments, error, says):
     with pytest.raises(error, match=says):
         sweep(*arguments, executor="serial")
 
 
+def test_a_grid_that_would_fill_the_memory_is_refused():
+    with pytest.raises(InvalidInputError, match=r"has 10,000,000,000 combinations \(100 x 100 x 100 x 100 x 100\)"):
+        sweep(lambda **_: 1, {name: range(100) for name in "abcde"})
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "says"),
+    [
+        ({"timeout": "3"}, InvalidTypeError, "timeout must be a number of seconds or None, not '3'"),
+        ({"timeout": 0}, InvalidInputError, "timeout must be more than 0 s"),
+        ({"retries": -1}, InvalidInputError, "retries must be 0 or more"),
+        ({"retries": "a"}, InvalidTypeError, "retries must be a whole number, not 'a'"),
+    ],
+    ids=str,
+)
+def test_limits_that_are_none(option, error, says):
+    with pytest.raises(error, match=says):
+        sweep(lambda a: a, {"a": [1]}, **option)
+
+
 def test_options_that_do_not_exist():
     with pytest.raises(UnknownNameError, match="Did you mean 'record'"):
         sweep(product, {"a": [1]}, on_error="recrod")
     with pytest.raises(InvalidInputError, match="cannot stop a task"):
-        sweep(product, {"a": [1]}, executor="serial", timeout=1)
+        sweep(product, {"a": [1], "b": [2]}, executor="serial", timeout=1)

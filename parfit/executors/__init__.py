@@ -5,7 +5,8 @@ Where to look:
 - the recipes and their pools, one file an executor: `serial`, `processes` (the default, workers of our own), `futures`
   (threads, multiprocessing, loky, and any given `concurrent.futures.Executor`), `joblib`, `producer_consumer`;
 - what every executor does around a task: `running` (errors, warnings, BLAS), `chunking` (how many travel together),
-  `payload` (pickles without copies), `place` (the caller's folder, path, filters), `cpus`;
+  `payload` (pickles without copies), `baggage` (what cannot be pickled, and why), `place` (the caller's folder, path,
+  filters), `limits`, `cpus`;
 - `workers/`: worker processes of our own, and what connects them to the parent;
 - `foreign/`: what the pools of other libraries are made of;
 - `keeping/`: data that stays in the workers that loaded it, for `producer_consumer` and the primitive
@@ -22,7 +23,7 @@ import sys
 import warnings
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, refuse_unknown
+from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, UnknownNameError, refuse_unknown
 from parfit.core.protocols import Executor
 from parfit.executors.running import in_worker
 
@@ -38,6 +39,9 @@ EXECUTORS = {
     "joblib": ("parfit.executors.joblib", "JoblibExecutor"),
     "producer_consumer": ("parfit.executors.producer_consumer", "ProducerConsumerExecutor"),
 }
+
+#: Names that are known, but not to this version.
+_NOT_HERE = ("dask", "ray")
 
 _log = logging.getLogger("parfit")
 
@@ -63,7 +67,9 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
     Raises
     ------
     UnknownNameError
-        For a name that does not exist.
+        For a name that does not exist, or not in this version.
+    InvalidTypeError
+        For what is no executor, a class of executors for instance.
     InvalidInputError
         For a time limit that the executor cannot enforce, or `workers` beside a recipe that has its own.
     """
@@ -73,7 +79,9 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
             ", without the time limit" if timeout is not None else ""
         )
         warnings.warn(message, ParfitWarning, stacklevel=3)
-        return _named("serial")()
+        instead = getattr(recipe, "in_worker", _named("serial"))
+        found: Executor = instead()
+        return found
     if timeout is not None and not recipe.capabilities.enforces_timeout:
         able = [name for name in EXECUTORS if _named(name).capabilities.enforces_timeout]
         raise InvalidInputError(
@@ -95,6 +103,9 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
         executor = "processes"
     if isinstance(executor, str):
         name = executor.lower().replace("-", "_")
+        if name in _NOT_HERE:
+            known = ", ".join(map(repr, EXECUTORS))
+            raise UnknownNameError(f"executor {executor!r} is not in this version of parfit. There are: {known}.")
         if name not in EXECUTORS:
             refuse_unknown("executor", executor, EXECUTORS)
         if name == "processes" and sys.platform == "win32":
@@ -105,10 +116,12 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
             return kind()
         recipe: Executor = kind(workers=workers)  # type: ignore[call-arg]
         return recipe
-    if callable(getattr(executor, "submit", None)):
+    if callable(getattr(executor, "submit", None)) and not isinstance(executor, type):
         from parfit.executors.futures import FuturesExecutor
 
         return FuturesExecutor(executor, workers)
+    if isinstance(executor, type) and (issubclass(executor, Executor) or callable(getattr(executor, "submit", None))):
+        raise InvalidTypeError(f"executor is the class {executor.__name__}: give an instance, {executor.__name__}(…)")
     raise InvalidTypeError(
         f"executor must be a name ({', '.join(EXECUTORS)}), an Executor, or have the concurrent.futures "
         f"interface, not {type(executor).__name__}"

@@ -31,6 +31,7 @@ import cloudpickle
 from parfit.core.errors import InvalidInputError, InvalidTypeError
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
+from parfit.executors.baggage import packed_call, result_error
 from parfit.executors.chunking import PairBlock
 from parfit.executors.lone import LonePool, Stream
 from parfit.executors.running import recording_warnings, run_block
@@ -45,14 +46,6 @@ _END_S = 5.0
 def _invoke(_: Any, call: bytes) -> Any:
     fun, args, kwargs = pickle.loads(call)
     return fun(*args, **kwargs)
-
-
-def _packed(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """A call as it is now: what the caller does to the arguments afterwards does not reach the worker."""
-    try:
-        return bytes(cloudpickle.dumps((fun, args, dict(kwargs)), protocol=5))
-    except Exception as exc:
-        raise InvalidTypeError(f"the call cannot be sent to a worker: {type(exc).__name__}: {exc}") from exc
 
 
 def _failed(exc: BaseException) -> Outcome:
@@ -74,13 +67,14 @@ class Dispatcher:
         self._wake_fd = -1
         self._pools: list[LonePool] = []
         self._closed = self._killed = False
+        self._ended = threading.Event()
 
     def submit(self, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Outcome]:
         """Run ``fun(*args, **kwargs)`` in a worker; what cannot be sent is the outcome."""
         future: Future[Outcome] = Future()
         self.check_open()
         try:
-            call = _packed(fun, args, kwargs)
+            call = packed_call(fun, args, kwargs)
         except InvalidTypeError as exc:
             future.set_result(_failed(exc))
             return future
@@ -133,9 +127,10 @@ class Dispatcher:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the last call is done; to be called after `close`."""
+        # Not `Thread.join`: where that is interrupted, Python takes the thread for ended, and it never waits again.
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            self._ended.wait(timeout)
 
     def disown(self) -> None:
         """In a forked child: there is no thread here, and the workers are the parent's."""
@@ -161,7 +156,10 @@ class Dispatcher:
                     for pool in self._wait(selector, read_fd, running):
                         self._advance(pool, running)
             finally:
-                self._end(running, read_fd)
+                try:
+                    self._end(running, read_fd)
+                finally:
+                    self._ended.set()
 
     def _assign(
         self, running: dict[LonePool, tuple[Stream, Future[Outcome]]], selector: selectors.BaseSelector
@@ -267,7 +265,8 @@ def _run_packed(call: bytes) -> bytes:
     try:
         return bytes(cloudpickle.dumps(outcome, protocol=5))
     except Exception as exc:  # noqa: BLE001 - a value that cannot be pickled
-        return bytes(cloudpickle.dumps(_failed(exc), protocol=5))
+        failed = Outcome(None, OutcomeKind.ERROR, None, result_error(outcome.value, exc))
+        return bytes(cloudpickle.dumps(failed, protocol=5))
 
 
 def call_here(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Outcome]:
@@ -294,20 +293,15 @@ def call_elsewhere(
         arguments: tuple[Any, ...] = (lambda _, __: fun(*args, **kwargs), None)
     else:
         try:
-            function, arguments = _run_packed, (_packed(fun, args, kwargs),)
+            function, arguments = _run_packed, (packed_call(fun, args, kwargs),)
         except InvalidTypeError as exc:
             future.set_result(_failed(exc))
             return future
     if callable(getattr(pool, "submit", None)):
         theirs = pool.submit(function, *arguments)
         theirs.add_done_callback(lambda done: _hand_over(done, future, arrived))
-    elif callable(getattr(pool, "apply_async", None)):
-        pool.apply_async(function, arguments, callback=arrived, error_callback=future.set_exception)
     else:
-        raise InvalidTypeError(
-            "pool must be a parfit.Pool, a multiprocessing Pool or a concurrent.futures executor, "
-            f"not {type(pool).__name__}"
-        )
+        pool.apply_async(function, arguments, callback=arrived, error_callback=future.set_exception)
     return future
 
 

@@ -22,16 +22,16 @@ def cpu_count() -> int:
     return int(loky.cpu_count())
 
 
-def worker_count(workers: int | None) -> int:
-    """`workers` as a positive number; by default the number of usable cores."""
+def worker_count(workers: int | None, name: str = "workers") -> int:
+    """`workers` (the argument `name`) as a positive number; by default the number of usable cores."""
     if workers is None:
         return cpu_count()
     try:
         n = operator.index(workers)
     except TypeError:
-        raise InvalidTypeError(f"workers must be a whole number or None, not {workers!r}") from None
+        raise InvalidTypeError(f"{name} must be a whole number or None, not {workers!r}") from None
     if n == -1:
         return cpu_count()
     if n < 1:
-        raise InvalidInputError(f"workers must be at least 1 (or None for one per core), not {n}")
+        raise InvalidInputError(f"{name} must be at least 1 (or None for one per core), not {n}")
     return n

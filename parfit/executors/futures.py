@@ -28,6 +28,7 @@ from parfit.core.solution import Outcome, TaskError
 from parfit.executors.cpus import worker_count
 from parfit.executors.foreign.carriers import Carrier, LocalCarrier, RemoteCarrier
 from parfit.executors.foreign.crews import Crew, GivenCrew, LokyCrew, SpawnCrew, ThreadCrew
+from parfit.executors.foreign.guard import refuse_unguarded
 from parfit.executors.foreign.jobs import Job, superseded
 from parfit.executors.foreign.pool import ForeignPool, Run
 from parfit.executors.running import recording_warnings_together, single_threaded_blas
@@ -241,6 +242,7 @@ class MultiprocessingExecutor(Executor):
 
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
+        refuse_unguarded(self.name)
         workers = worker_count(self.workers)
         carrier = RemoteCarrier(setup, private=True, watched=True)
         crew = SpawnCrew(workers, carrier.spool.folder)

@@ -144,8 +144,8 @@ class LonePool(ProcessPool):
             lane.ready = False  # a Ctrl-C between two messages must not leave a lane that looks free
             try:
                 if begin is not None:
-                    lane.worker.send("begin", Place(), begin)
-                lane.worker.send("function", None, function)
+                    self._post(lane, "begin", Place(), begin)
+                self._post(lane, "function", None, function)
             except OSError:
                 self._drop(lane)
 

@@ -8,10 +8,10 @@
     │   (no threads)        │ ◀ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ │                          │
     └───────────────────────┘   lifeline k: closes when we die  ─ ▶ └──────────────────────────┘
 
-A worker has at most one block, and is only sent one when it waits for it, so that neither side ever blocks
-on a full socket. Outcomes come back in the order of the block; with the board, that tells exactly which task
-a dead or late worker was on. Workers never import the caller's ``__main__``: what is defined there travels by
-value.
+Setup and function are sent as far as the worker, which may be in a long setup, reads them (`wire.Writer`); a block is
+sent when it waits for one, and it has one at most. So neither side ever blocks on a full socket. Outcomes come back in
+the order of the block; with the board, that tells exactly which task a dead or late worker was on. Workers never import
+the caller's ``__main__``: what is defined there travels by value.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from parfit.core.errors import SetupError
 from parfit.core.protocols import Block, Capabilities, Executor, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
+from parfit.executors.baggage import packed, setup_failed, task_error
 from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.cpus import worker_count
 from parfit.executors.foreign.jobs import superseded
@@ -89,13 +90,7 @@ class _Lane:
         self.reused = reused
         self.ready = False
         self.job: _Job | None = None
-
-
-def _pickled(what: str, obj: Any) -> pl.Payload:
-    try:
-        return pl.dumps(obj)
-    except Exception as exc:
-        raise SetupError(f"the {what} cannot be sent to workers: {type(exc).__name__}: {exc}") from exc
+        self.sending = False
 
 
 class ProcessPool(Pool):
@@ -104,7 +99,7 @@ class ProcessPool(Pool):
     def __init__(self, workers: int, setup: Callable[[], Any] | None, retries: int) -> None:
         self._workers = workers
         self._retries = retries
-        self._setup = _pickled("setup", setup)
+        self._setup = packed("setup", setup)
         self._lanes: list[_Lane] = []
         self._selector = selectors.DefaultSelector()
         self._setup_deaths = 0
@@ -134,7 +129,7 @@ class ProcessPool(Pool):
         tasks: Tasks | Iterable[tuple[Hashable, Any]],
         timeout: float | None,
     ) -> Generator[Outcome, None, None]:
-        self._function = _pickled("function", function)
+        self._function = packed("function", function)
         self._source, total = as_tasks(tasks)
         self._sizer = ChunkSizer(self._workers, total)
         self._jobs.clear()
@@ -160,9 +155,22 @@ class ProcessPool(Pool):
         for lane in list(self._lanes):
             lane.ready = False
             try:
-                lane.worker.send("function", None, self._function)
+                self._post(lane, "function", None, self._function)
             except OSError:  # it has died since
                 self._drop(lane)
+
+    def _post(self, lane: _Lane, word: str, argument: Any, body: pl.Payload) -> None:
+        """Send a message to a worker that may not be reading; `_hear` goes on with what it does not take at once."""
+        lane.worker.post(word, argument, body)
+        self._go_on_sending(lane)
+
+    def _go_on_sending(self, lane: _Lane) -> None:
+        """Send what the worker takes, and be told when it takes more."""
+        pending = lane.worker.flush()
+        if pending != lane.sending:
+            lane.sending = pending
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pending else 0)
+            self._selector.modify(lane.worker.sock, events, lane)
 
     # ---- feeding
 
@@ -206,8 +214,8 @@ class ProcessPool(Pool):
     def _introduce(self, lane: _Lane) -> None:
         """Send a worker the setup and the function."""
         try:
-            lane.worker.send("begin", Place(), self._setup)
-            lane.worker.send("function", None, self._function)
+            self._post(lane, "begin", Place(), self._setup)
+            self._post(lane, "function", None, self._function)
         except OSError:  # it is gone: its block goes to another
             if lane.job is not None:
                 self._jobs.appendleft(lane.job)
@@ -220,7 +228,7 @@ class ProcessPool(Pool):
         try:
             body = pl.dumps(job.block)
         except Exception as exc:  # noqa: BLE001 - pickling raises what it likes
-            yield from self._unreadable(job, TaskError.from_exception(exc, skip_frames=1))
+            yield from self._unreadable(job, task_error(job.block, exc))
             return
         lane.job = job
         with contextlib.suppress(OSError):  # a worker that is gone is noticed by `_wait`
@@ -252,6 +260,9 @@ class ProcessPool(Pool):
     def _hear(self, lane: _Lane) -> Iterator[Outcome]:
         """Take in all messages of a lane, and its end."""
         ended = lane.worker.gone
+        if lane.sending:
+            with contextlib.suppress(OSError):  # it is gone: it is heard below
+                self._go_on_sending(lane)
         while lane in self._lanes and (frame := lane.worker.read()) is not None:
             yield from self._message(lane, frame)
         if lane in self._lanes and (ended or lane.worker.gone):
@@ -278,9 +289,7 @@ class ProcessPool(Pool):
             if job is not None:
                 self._jobs.appendleft(job)
         elif word == "failed":
-            error = rest[0]
-            text = f"the setup failed in a worker: {error.type}: {error.message}"
-            raise SetupError(text) from error.to_exception()
+            raise setup_failed(rest[0]) from rest[0].to_exception()
         elif word == "unreadable" and job is not None:
             lane.job = None
             yield from self._unreadable(job, rest[1])

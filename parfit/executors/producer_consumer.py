@@ -12,14 +12,16 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from parfit.core.errors import InvalidInputError, ParfitWarning
+from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning
 from parfit.core.protocols import Capabilities, Executor, Keepable, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome
 from parfit.executors.cpus import worker_count
 from parfit.executors.keeping import shelf
 from parfit.executors.keeping.kept import run_kept
 from parfit.executors.keeping.shards import Call
+from parfit.executors.limits import time_limit
 from parfit.executors.processes import ProcessPool
+from parfit.executors.serial import SerialExecutor
 from parfit.executors.workers.idle import shutdown_workers
 
 __all__ = ["ProducerConsumerExecutor"]
@@ -59,6 +61,15 @@ class ProducerConsumerExecutor(Executor):
         survives_worker_death=True, enforces_timeout=True, own_process=True, keeps_data=True
     )
 
+    def __post_init__(self) -> None:
+        if self.load is not None and not callable(self.load):
+            raise InvalidTypeError(f"load must be callable or None, not {type(self.load).__name__}")
+        object.__setattr__(self, "load_timeout", time_limit("load_timeout", self.load_timeout))
+
+    def in_worker(self) -> Executor:
+        """What does the same inside a worker, where none may be started: serially, and `load` is called there."""
+        return SerialExecutor() if self.load is None else LoadingHereExecutor(self.load)
+
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
         pool = _KeepingPool(self, setup, retries)
@@ -70,6 +81,13 @@ class ProducerConsumerExecutor(Executor):
             raise
         finally:
             pool.close(keep=True)
+
+
+def _no_datasets() -> InvalidInputError:
+    return InvalidInputError(
+        "producer_consumer was given `load`, but these tasks do not say what their datasets are: "
+        "leave out `load`, and load the data in the function"
+    )
 
 
 class _KeepingPool(Pool):
@@ -92,10 +110,7 @@ class _KeepingPool(Pool):
             self._kept.append(outcomes)
             return outcomes
         if self._recipe.load is not None:
-            raise InvalidInputError(
-                "producer_consumer was given `load`, but these tasks do not say what their datasets are: "
-                "leave out `load`, and load the data in the function"
-            )
+            raise _no_datasets()
         if self._plain is None:
             self._plain = ProcessPool(self._workers, self._setup, self._retries)
         return self._plain.imap_unordered(function, tasks, timeout)
@@ -117,3 +132,50 @@ class _KeepingPool(Pool):
         if self._plain is not None:
             self._plain.close(keep=keep)
             self._plain = None
+
+
+@dataclass(frozen=True)
+class LoadingHereExecutor(Executor):
+    """In this process, one task after the other; each dataset is loaded when a call first needs it.
+
+    Parameters
+    ----------
+    load
+        As for `ProducerConsumerExecutor`.
+    """
+
+    load: Callable[[Any], Any]
+    name: ClassVar[str] = "serial"
+    capabilities: ClassVar[Capabilities] = SerialExecutor.capabilities
+
+    @contextlib.contextmanager
+    def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
+        with SerialExecutor().open(lambda: _Opened(setup), retries=retries) as pool:
+            yield _LoadingPool(self.load, pool)
+
+
+class _Opened:
+    """The state of the serial pool: what the setup has returned."""
+
+    def __init__(self, setup: Callable[[], Any] | None) -> None:
+        self.own = None if setup is None else setup()
+
+
+class _LoadingPool(Pool):
+    def __init__(self, load: Callable[[Any], Any], pool: Pool) -> None:
+        self._load = load
+        self._pool = pool
+
+    def imap_unordered(
+        self,
+        function: TaskFunction,
+        tasks: Tasks | Iterable[tuple[Hashable, Any]],
+        timeout: float | None = None,
+    ) -> Iterator[Outcome]:
+        if not isinstance(tasks, Keepable):
+            raise _no_datasets()
+        kept = shelf.Shelf([(0, tasks.datasets(0, len(tasks)))], self._load)
+        on_kept = shelf.OnKept(function)
+        return self._pool.imap_unordered(
+            lambda opened, payload: on_kept(shelf.State(kept, opened.own), payload), tasks.without_data(), timeout
+        )

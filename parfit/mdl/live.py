@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from parfit.core.errors import InvalidInputError, ModelError, refuse_unknown
+from parfit.mdl.refusal import refusal
 from parfit.mdl.source import Source, building, pysd_module, sifted_warnings
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def read_data(source: Source, data_files: Any = None, *, initialize: bool = True
         except (OSError, ModelError, InvalidInputError):
             raise
         except Exception as error:
-            raise ModelError(f"PySD cannot load {source.path!r}: {str(error).strip()}") from error
+            raise refusal("load", source.path, error) from error
         finally:
             external.Excels.clean()
             data.Columns.clean()
@@ -104,7 +105,7 @@ def _load(source: Source) -> Any:
             main = source.write(Path(folder))
             return pysd.load(str(main), initialize=False, missing_values=source.missing_values)
         except Exception as error:
-            raise ModelError(f"PySD cannot load {source.path!r}: {str(error).strip()}") from error
+            raise refusal("load", source.path, error) from error
         finally:
             sys.dont_write_bytecode = bytecode
             random.setstate(drawn)

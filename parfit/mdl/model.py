@@ -66,9 +66,12 @@ def load_model(
     FileNotFoundError
         Where the model's or a data file does not exist; names the nearest file.
     InvalidInputError
-        For a suffix that is not known.
+        For a folder, and for a suffix that is not known.
+    InvalidTypeError
+        For what is no path.
     ModelError
-        Where PySD cannot translate or load the file; carries its message.
+        Where PySD cannot translate or load the file; carries its message, and says what is the matter with the file.
+        PySD's traceback goes to the log ``parfit.mdl``, at level DEBUG.
 
     Examples
     --------

@@ -92,14 +92,16 @@ def read_request(
     """
     start, initial = _initial(catalog, initial_condition)
     columns, labels = _columns(catalog, return_columns)
+    timestamps, final = _timestamps(return_timestamps), _number("final_time", final_time)
+    _check_span(catalog, start, timestamps, final)
     return Request(
         params=_values("params", params, catalog.parameter),
         start=start,
         initial=initial,
-        timestamps=_timestamps(return_timestamps),
+        timestamps=timestamps,
         columns=columns,
         labels=labels,
-        final_time=_number("final_time", final_time),
+        final_time=final,
         time_step=_positive("time_step", time_step),
         saveper=_positive("saveper", saveper),
         flatten_output=bool(flatten_output),
@@ -144,6 +146,27 @@ def _timestamps(value: Any) -> list[float] | None:
     if not np.isfinite(stamps).all():
         raise InvalidInputError(f"return_timestamps must be finite; given: {value!r}.")
     return [float(stamp) for stamp in stamps]
+
+
+def _check_span(catalog: Catalog, start: float | None, stamps: list[float] | None, final: float | None) -> None:
+    """Refuse times before the start; PySD would leave them out, and say that they fall between steps."""
+    if start is None:
+        start = catalog.times["initial_time"]
+    if start is None:
+        return
+    # As close as PySD takes for the same.
+    close = 1e-5 * (catalog.times["time_step"] or 1.0)
+    if early := [stamp for stamp in stamps or () if stamp < start and not np.isclose(stamp, start, close)]:
+        raise InvalidInputError(
+            f"return_timestamps {_some(early)} lie before the run's start, {start:g}; it starts elsewhere with "
+            "initial_condition=(time, {stock: value})."
+        )
+    if final is not None and final < start:
+        raise InvalidInputError(f"final_time {final:g} lies before the run's start, {start:g}.")
+
+
+def _some(times: list[float]) -> str:
+    return ", ".join(f"{time:g}" for time in times[:5]) + (", …" if len(times) > 5 else "")
 
 
 def _columns(catalog: Catalog, value: Any) -> tuple[list[str] | str | None, list[str] | None]:

@@ -29,7 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, ModelError, nearest
+from parfit.core.errors import InvalidInputError, InvalidTypeError, nearest
+from parfit.mdl.refusal import refusal
 
 __all__ = ["SUFFIXES", "Source", "building", "find_model_file", "pysd_module", "sifted_warnings", "translate"]
 
@@ -63,6 +64,10 @@ SUFFIXES: Mapping[str, str] = {
     ".stmx": "XMILE",
     ".py": "PySD",
 }
+
+
+#: Of the models in a folder, so many are named.
+_NAMED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +138,15 @@ def find_model_file(path: str | Path) -> Path:
     ------
     FileNotFoundError
         Where there is none; names the file of the folder that comes nearest.
+    InvalidTypeError
+        For what is no path.
     InvalidInputError
         For a folder, and for a suffix that PySD does not read.
     """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise InvalidTypeError(f"path must be the path of a model file, a str or a Path, not {path!r}.")
+    if not str(path).strip():
+        raise InvalidInputError("path is empty: give the path of a model file.")
     found = Path(path).expanduser().absolute()
     if not found.exists():
         message = f"there is no model file {str(found)!r}."
@@ -146,8 +157,14 @@ def find_model_file(path: str | Path) -> Path:
         raise FileNotFoundError(message + (f" Did you mean {close!r}, in the same folder?" if close else ""))
     if found.is_dir() or found.suffix.lower() not in SUFFIXES:
         known = ", ".join(f"{suffix} ({kind})" for suffix, kind in SUFFIXES.items())
-        what = "a folder" if found.is_dir() else f"a file with the suffix {found.suffix!r}"
-        raise InvalidInputError(f"{str(found)!r} is {what}, not a model; known suffixes: {known}.")
+        if not found.is_dir():
+            raise InvalidInputError(
+                f"{str(found)!r} is a file with the suffix {found.suffix!r}, not a model; known suffixes: {known}."
+            )
+        models = sorted(p.name for p in found.iterdir() if p.suffix.lower() in SUFFIXES and p.suffix != ".py")
+        named = ", ".join(map(repr, models[:_NAMED])) + (f", … ({len(models)} in all)" if len(models) > _NAMED else "")
+        there = f"give a model in it: {named}" if models else f"there is no model in it; known suffixes: {known}"
+        raise InvalidInputError(f"{str(found)!r} is a folder; {there}.")
     return found
 
 
@@ -180,7 +197,7 @@ def translate(
         try:
             main = _build(path, folder, split_views, subview_sep, encoding)
         except Exception as error:
-            raise ModelError(f"PySD cannot translate {str(path)!r}: {_said(error)}") from error
+            raise refusal("translate", str(path), error) from error
         texts = {
             file.relative_to(folder).as_posix(): _canonical(file)
             for file in sorted(folder.rglob("*"))
@@ -259,9 +276,3 @@ def _collect(main: Path) -> dict[str, str]:
             waiting += [folder / f"_subscripts_{main.stem}.json"]
             waiting += sorted(module for module in modules if module.suffix in (".py", ".json"))
     return texts
-
-
-def _said(error: Exception) -> str:
-    """What an exception says, with its type where the message alone says little."""
-    text = str(error).strip()
-    return text if len(text) > 40 else f"{type(error).__name__}: {text}"

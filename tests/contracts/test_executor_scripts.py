@@ -178,9 +178,38 @@ def test_a_missing_main_guard_is_told(entry: Entry, tmp_path: Path) -> None:
     with started(write(tmp_path, MAIN, entry, guard="")) as process:
         _, err = process.communicate(timeout=WATCHDOG_S)
         assert process.returncode == 1
-        assert "SetupError" in err.splitlines()[-1]
-        assert "if __name__ == '__main__':" in err.splitlines()[-1]
+        last = err.splitlines()[-1]
+        assert "SetupError" in last
+        assert "if __name__ == '__main__':" in last
+        assert "use the default executor, 'processes'" in last
+        assert err.count("Traceback") == 1  # none of a child's
         assert_gone(process.pid)
+
+
+WITHOUT_A_GUARD_OF_THE_USUAL_KIND = """
+    import sys
+    from parfit.executors import resolve
+
+    def main():
+        with resolve({name!r}, {workers}).open() as pool:
+            outcomes = list(pool.imap_unordered(lambda state, x: x + 1, [(i, i) for i in range(3)]))
+        print(sorted(outcome.result() for outcome in outcomes))
+
+    try:
+        for name in [__name__]:
+            if name.endswith("in__"):
+                if "mp_main" not in name:
+                    main()
+    finally:
+        pass
+"""
+
+
+def test_another_guard_is_respected(entry: Entry, tmp_path: Path) -> None:
+    require(capabilities(entry), needs_main_guard=True)
+    with started(write(tmp_path, WITHOUT_A_GUARD_OF_THE_USUAL_KIND, entry)) as process:
+        out, err = process.communicate(timeout=WATCHDOG_S)
+        assert (process.returncode, out, err) == (0, "[1, 2, 3]\n", "")
 
 
 def test_a_pool_that_was_left_open_does_not_outlive_the_interpreter(entry: Entry, tmp_path: Path) -> None:

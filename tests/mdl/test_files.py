@@ -209,8 +209,21 @@ def test_no_such_kind(tmp_path):
     (tmp_path / "model.vpm").write_text("")
     with pytest.raises(InvalidInputError, match=r"suffix '\.vpm'.*\.mdl \(Vensim\), \.xmile \(XMILE\)"):
         load_model(tmp_path / "model.vpm")
-    with pytest.raises(InvalidInputError, match="is a folder"):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InvalidInputError, match=r"is a folder; there is no model in it; known suffixes: \.mdl"):
         load_model(tmp_path)
+    for name in ("b.mdl", "a.xmile", "b.py"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(InvalidInputError, match=r"is a folder; give a model in it: 'a\.xmile', 'b\.mdl'\.$"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", [None, 3, b"model.mdl", ["model.mdl"]])
+def test_what_is_no_path(path):
+    with pytest.raises(InvalidTypeError, match="path must be the path of a model file, a str or a Path, not"):
+        load_model(path)
+    with pytest.raises(InvalidInputError, match="path is empty"):
+        load_model("")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +245,40 @@ def test_a_file_that_is_no_model(tmp_path, name, text, says):
     assert str(tmp_path / name) in str(caught.value)
     assert caught.value.__cause__ is not None
     assert sorted(p.name for p in tmp_path.iterdir()) == [name]
+
+
+XMILE = 'xmlns="http://docs.oasis-open.org/xmile/ns/XMILE/v1.0"'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.mdl", "", "The file is empty"),
+        ("a.mdl", "hello", "It is no Vensim model: it has no equations"),
+        ("a.mdl", "\x00\x01\xff", "The file is no text: in Vensim, save the model as a text file"),
+        ("a.mdl", "<xmile/>", "give it the suffix .xmile"),
+        ("a.mdl", "{UTF-8}\nx = = 3\n~ ~ |\n", "If Vensim opens it, PySD does not know something in it"),
+        ("a.mdl", "{UTF-8}\nx = y~~|\n", "'y'. Is this a name that no equation defines?"),
+        ("a.mdl", "{UTF-8}\nx = 3~~|\n", "It lacks the settings INITIAL TIME"),
+        ("a.xmile", " ", "The file is empty"),
+        ("a.xmile", "<xmile><foo>", "it is not well-formed XML: no element found"),
+        ("a.stmx", "<a/>", "its root element is <a>, not <xmile>"),
+        ("a.xml", "<xmile/>", f"Its root element lacks the namespace of XMILE, <xmile {XMILE}"),
+        ("a.xmile", f"<xmile {XMILE}/>", "It has no element <model>"),
+        ("a.py", "x = (", "a .py file must be a model that PySD has translated"),
+    ],
+)
+def test_what_is_the_matter_with_a_file_is_said_first_of_all(tmp_path, caplog, name, text, says):
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with caplog.at_level(logging.DEBUG, logger="parfit.mdl"), pytest.raises(ModelError) as caught:
+        load_model(tmp_path / name)
+    assert says in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert (cause.__traceback__, cause.__cause__, cause.__context__) == (None, None, None)
+    (logged,) = [record for record in caplog.records if record.levelno == logging.DEBUG]
+    assert logged.exc_info[1] is cause  # a log that is written has the traceback by then
 
 
 def test_a_model_that_cannot_start_is_refused_at_once_unless_told_otherwise(models, tmp_path):

@@ -56,6 +56,10 @@ def test_unknown_names(aging, unrun, arguments, nearest):
         ({"saveper": -1}, "saveper must be above zero"),
         ({"final_time": np.inf}, "final_time must be finite"),
         ({"return_timestamps": [2001, np.nan]}, "return_timestamps must be finite"),
+        ({"return_timestamps": 1990}, "return_timestamps 1990 lie before the run's start, 2000; it starts elsewhere"),
+        ({"return_timestamps": [*range(1980, 2005)]}, "return_timestamps 1980, 1981, 1982, 1983, 1984, … lie before"),
+        ({"return_timestamps": 2005, "initial_condition": (2006, {})}, "lie before the run's start, 2006"),
+        ({"final_time": 1999}, "final_time 1999 lies before the run's start, 2000"),
         ({"seed": -1}, "seed must be an integer"),
         ({"seed": 1.5}, "seed must be an integer"),
     ],
@@ -146,6 +150,13 @@ def test_numbers_that_lead_nowhere_are_run_and_shown(aging, value):
     end = aging.run({"dec_1_loss_rate": value}, return_timestamps=2010).loc[2010]
     assert not np.isfinite(end["dec_1"])
     assert np.isfinite(aging.run().to_numpy()).all()
+
+
+def test_times_at_the_ends_of_a_run_and_beyond_the_models_own(aging):
+    for asked, start in ((1999.9999999, 2000), (2000, 2000), (2006.125, 2006.125), (2020, 2006), ([2006, 2007], 2006)):
+        frame = aging.run(return_timestamps=asked, initial_condition=(start, {}))
+        np.testing.assert_allclose(frame.index, np.atleast_1d(asked), atol=1e-6)
+    assert list(aging.run(return_timestamps=2004, final_time=2004).index) == [2004]
 
 
 def test_no_row_is_an_error_that_says_which_steps_there_are(aging):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import threading
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,19 @@ import pandas as pd
 import pytest
 
 import parfit
-from parfit import InvalidInputError, ParfitWarning
+from parfit import InvalidInputError
 from tests.situations.lines import START, T, assert_equal_but_for, lines, residuals, squares, table
 
 METHODS = [(None, residuals), ("trf", residuals), ("L-BFGS-B", squares), ("Nelder-Mead", residuals)]
+
+
+REASONS = {
+    "r5": "no such year",
+    "r11": "the start of height, 60, is outside its bounds [-50, 50]",
+    "r12": "the start of slope is nan",
+    "r13": "the bounds of slope are the wrong way round",
+    "r14": "the lower bound of height is NaN",
+}
 
 
 def is_missing(frame: pd.DataFrame) -> dict[str, str]:
@@ -55,9 +64,9 @@ def test_one_bad_row_does_not_end_the_run(method, objective, executor):
     start.loc["r11", "height"] = 60.0
     start.loc["r12", "slope"] = np.nan
     lower.loc["r13", "slope"] = 70.0
-    lower.loc["r14", "height"] = np.nan  # no bound
-    expected |= dict.fromkeys(["r11", "r12", "r13"], "invalid")
+    lower.loc["r14", "height"] = np.nan
     lower.loc["r15"] = upper.loc["r15"] = (1.0, 0.0)  # all bounds equal: nothing is free, and that is a fit
+    expected |= dict.fromkeys(["r11", "r12", "r13", "r14"], "invalid")
     lower.loc["r16", "slope"] = upper.loc["r16", "slope"] = 0.0
 
     options = {"bounds": (lower, upper), "method": method, "executor": executor}
@@ -68,6 +77,8 @@ def test_one_bad_row_does_not_end_the_run(method, objective, executor):
     assert fits.labels.equals(frame.index)
     assert fits.status.astype(str).to_dict() == expected
     assert (fits.summary["message"] != "").all()
+    for label, reason in REASONS.items():
+        assert reason in fits.summary.loc[label, "message"]
     assert fits.params.loc["r15"].tolist() == [1.0, 0.0]
     assert fits.params.loc["r16", "slope"] == 0.0
     bad = [label for label, status in expected.items() if status != "converged"]
@@ -188,6 +199,38 @@ def test_every_failing_row_tells_its_label_exception_traceback_and_how_to_rerun_
     assert isinstance(fits.debug("r3"), parfit.Solution)
 
 
+LABELS = {
+    "duplicates": pd.Index(["a", "b", "a", "a", "b", "a"]),
+    "two_levels": pd.MultiIndex.from_product([["AL", "GA"], [1, 3, 5]], names=["state", "county"]),
+    "dates": pd.date_range("2020", periods=6, freq="D"),
+    "missing": pd.Index([None, np.nan, "x", (1, 2), 7, "7"], tupleize_cols=False),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("executor", ["processes", "serial"])
+def test_the_row_that_is_run_again_is_the_one_that_failed(labels, executor):
+    """Labels that are not unique, or not easily written down; and it runs here, where a debugger is."""
+    frame = lines(6).set_axis(LABELS[labels])
+    bad = frame.to_numpy()[[1, 4], 0]
+
+    def objective(p, row):
+        if row.iloc[0] in bad:
+            raise ArithmeticError(f"{row.iloc[0]} {os.getpid()}")
+        return residuals(p, row)
+
+    fits = parfit.fit(frame, objective, START, executor=executor, workers=None if executor == "serial" else 2)
+    assert fits.errors.index.tolist() == [1, 4]
+    assert list(map(repr, fits.errors["label"])) == [repr(frame.index[i]) for i in (1, 4)]
+    for value, (_, error) in zip(bad, fits.errors.iterrows(), strict=True):
+        first, there = error["message"].split()
+        assert float(first) == value
+        assert (int(there) == os.getpid()) is (executor == "serial")
+        assert "\n" not in error["rerun"]
+        with pytest.raises(ArithmeticError, match=f"^{value} {os.getpid()}$"):
+            eval(error["rerun"], {"fits": fits})
+
+
 def test_raise_names_the_label():
     """statsforecast#298: the first exception, of which row?"""
     with pytest.raises(parfit.FitError, match=r"'r7'.*KeyError") as caught:
@@ -238,66 +281,6 @@ def test_bounds_that_are_wrong_in_every_row_are_refused():
     """astropy#14610: what is wrong with every row is wrong with the call."""
     with pytest.raises(InvalidInputError, match="wrong way round"):
         parfit.fit(lines(5), residuals, START, bounds={"slope": (3.0, -3.0)})
-
-
-# ---- models that write, and warn
-
-
-@pytest.mark.parametrize("form", ["frame", "mixed_frame", "array", "read_only_array", "groups"])
-def test_a_model_that_writes_into_its_input_works_alike_in_serial_and_in_parallel(form):
-    """joblib#513, pandarallel#277, scikit-learn#5956: workers were handed read-only memory."""
-    frame = lines(10)
-
-    def overwriting(p: Any, dataset: Any) -> Any:
-        y = np.array(dataset["y"] if form == "groups" else dataset, dtype=float).ravel()[: len(T)]
-        r = p["height"] + p["slope"] * T - y
-        if form == "groups":
-            dataset.loc[:, "y"] = 7.0
-        elif form == "frame":
-            dataset.iloc[:] = 7.0
-        elif form == "mixed_frame":
-            dataset["t0"] = 7.0
-        else:
-            dataset[:] = 7.0
-        p["height"] = 7.0
-        return r
-
-    data: Any = frame
-    if form == "mixed_frame":
-        data = frame.astype({"t0": int})
-    elif form == "array":
-        data = frame.to_numpy(copy=True)
-    elif form == "read_only_array":
-        data = frame.to_numpy(copy=True)
-        data.flags.writeable = False
-    elif form == "groups":
-        data = frame.melt(ignore_index=False, value_name="y").groupby(level=0, sort=False)
-    before = frame.copy()
-    made = [
-        parfit.fit(data, overwriting, dict(START), executor=e, method="lm") for e in ("serial", "processes", "threads")
-    ]
-    for other in made[1:]:
-        pd.testing.assert_frame_equal(table(other), table(made[0]), check_exact=True)
-    pd.testing.assert_frame_equal(frame, before)
-
-
-def test_warnings_are_kept_by_row_and_told_in_one():
-    """joblib#1591, sktime#10883: they vanish in workers."""
-
-    def objective(p, row):
-        if row.name in ("r3", "r7"):
-            warnings.warn(f"odd year in {row.name}", RuntimeWarning, stacklevel=1)
-        return residuals(p, row)
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        fits = parfit.fit(lines(10), objective, START, workers=2)
-    assert [w.category for w in told] == [ParfitWarning]
-    assert "2 of 10 datasets gave warnings" in str(told[0].message)
-    assert fits.warnings["label"].tolist() == ["r3", "r7"]
-    assert fits.warnings["message"].tolist() == ["odd year in r3", "odd year in r7"]
-    assert (fits.warnings["count"] > 1).all()
-    assert fits.warnings["category"].tolist() == ["RuntimeWarning"] * 2
 
 
 # ---- exceptions that do not travel

@@ -52,7 +52,7 @@ SCRIPT = """
 CASES = [("processes", "group"), ("processes", "parent"), ("producer_consumer", "parent"), ("loky", "group")]
 
 
-@pytest.mark.parametrize(("executor", "whom"), [*CASES, ("joblib", "parent")])
+@pytest.mark.parametrize(("executor", "whom"), [*CASES, ("joblib", "parent"), ("multiprocessing", "group")])
 def test_ctrl_c_keeps_what_is_finished_leaves_nobody_and_the_next_call_works(executor, whom, tmp_path):
     """joblib#181, dask#1439, loky#477: to the process group as a terminal does, or to the parent as Jupyter does."""
     with started(tmp_path, SCRIPT, executor) as process:

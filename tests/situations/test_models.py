@@ -70,6 +70,7 @@ def test_every_worker_may_translate_the_same_file(tmp_path, chain):
     """Translators write a file beside their input: 8 processes at a time failed in 3 of 200 calls."""
     file = Path(shutil.copy(aging_chain_path(), tmp_path))
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    before = tmp_path.stat().st_mtime_ns  # which a file leaves behind that was there for a moment only
     try:
         found = apply_by_multiprocessing(
             pd.DataFrame({"a": range(6)}), lambda row: load_model(file).run(return_timestamps=2010).iloc[0].sum(), 3
@@ -77,6 +78,7 @@ def test_every_worker_may_translate_the_same_file(tmp_path, chain):
     finally:
         tmp_path.chmod(stat.S_IRWXU)
     assert os.listdir(tmp_path) == [file.name]
+    assert tmp_path.stat().st_mtime_ns == before
     assert found.tolist() == [chain.run(return_timestamps=2010).iloc[0].sum()] * 6
 
 
@@ -103,6 +105,9 @@ def test_the_published_recipe_runs(chain, counties):
         return pd.Series([*found.x, found.fun], index=[*RATES, "error"])
 
     pair = counties.iloc[:2]
+    end = in_2010(chain, pair.iloc[0], [0.05] * 9)
+    assert len(end) == 9
+    assert (end - pair.iloc[0]["2010"]).notna().all()
     by_apply = apply_by_multiprocessing(pair, fitted, 2)
     assert by_apply.notna().all(axis=None)
     by_fit = parfit.fit(pair, error, [0.05] * 9, options=few, workers=2)

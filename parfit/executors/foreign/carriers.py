@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from parfit.core.errors import SetupError
 from parfit.core.protocols import Block, TaskFunction
 from parfit.core.solution import Outcome, TaskError
 from parfit.executors import payload as pl
+from parfit.executors.baggage import packed
 from parfit.executors.foreign.jobs import Job
 from parfit.executors.foreign.remote import Hand, Ticket, run_remote
 from parfit.executors.foreign.spool import Spool, pack, unpack
@@ -130,7 +130,7 @@ class RemoteCarrier(Carrier):
 
     def __init__(self, setup: Callable[[], Any] | None, *, private: bool, watched: bool) -> None:
         self._place = pl.dumps(Place(), by_value=False)
-        self._setup = _pickled("setup", setup)
+        self._setup = packed("setup", setup)
         self._function: pl.Payload = (0, [])
         self._by_hand = False
         self.spool = Spool()
@@ -144,7 +144,7 @@ class RemoteCarrier(Carrier):
             self.spool.save(name, payload)
 
     def learn(self, function: TaskFunction, timeout: float | None) -> None:
-        self._function = _pickled("function", function)
+        self._function = packed("function", function)
         self.spool.discard(f"function-{self._ticket.run}")
         self._ticket = replace(self._ticket, run=self._ticket.run + 1, timeout=timeout)
         self._save(f"function-{self._ticket.run}", self._function)
@@ -173,10 +173,3 @@ class RemoteCarrier(Carrier):
 
     def close(self) -> None:
         self.spool.remove()
-
-
-def _pickled(what: str, obj: Any) -> pl.Payload:
-    try:
-        return pl.dumps(obj)
-    except Exception as exc:
-        raise SetupError(f"the {what} cannot be sent to workers: {type(exc).__name__}: {exc}") from exc

@@ -17,13 +17,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from parfit.core.errors import InvalidInputError, SetupError, WorkerLostError
 from parfit.core.protocols import Capabilities, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
+from parfit.executors.baggage import setup_failed, task_error
 from parfit.executors.foreign.carriers import Carrier, Parcel, RemoteCarrier
+from parfit.executors.foreign.guard import GUARD
 from parfit.executors.foreign.jobs import Job, JobQueue
 from parfit.executors.foreign.spool import BETWEEN, IDLE, SETUP, Whereabouts
 
@@ -111,7 +114,7 @@ class ForeignPool(Pool):
         try:
             return number, self._carrier.parcel(number, job), []
         except Exception as exc:  # noqa: BLE001 - pickling raises what it likes
-            return number, None, self._unreadable(run, job, TaskError.from_exception(exc, skip_frames=1))
+            return number, None, self._unreadable(run, job, task_error(job.block, exc))
 
     def _unreadable(self, run: Run, job: Job, error: TaskError) -> list[Outcome]:
         if len(job.block) == 1:
@@ -139,8 +142,7 @@ class ForeignPool(Pool):
             run.jobs.put_back(job)
             return []
         if word == "failed":
-            text = f"the setup failed in a worker: {value.type}: {value.message}"
-            raise SetupError(text) from value.to_exception()
+            raise setup_failed(value) from value.to_exception()
         raise SetupError(
             f"executor {self._name!r} runs tasks in the calling process here, where none could be stopped; "
             "use 'threads' or 'serial'"
@@ -195,7 +197,7 @@ class ForeignPool(Pool):
             return
         hint = ""
         if not where and self._capabilities.needs_main_guard:
-            hint = "; does the script guard its top level with `if __name__ == '__main__':`?"
+            hint = f"; is the call under {GUARD}? The default executor, 'processes', needs no guard"
         how = ", ".join(sorted(set(dead.values()))) or "how is not known"
         raise SetupError(
             f"workers of executor {self._name!r} died {self._blameless} times before they were ready ({how}){hint}"
@@ -203,15 +205,15 @@ class ForeignPool(Pool):
 
     def _give_up(self, run: Run, why: BaseException) -> Iterator[Outcome]:
         """The executor is the user's and takes no more tasks: say so for each that is left."""
-        text = (
-            f"the executor that was given is broken ({type(why).__name__}: {why}); it cannot be started again from "
-            "here, so that this task was not finished"
-        )
-        error = TaskError.from_exception(WorkerLostError(text))
+        how, again = f"{type(why).__name__}: {why}", "the executor that was given cannot be started again from here"
+        error = TaskError.from_exception(WorkerLostError(f"this task was not finished ({how}); {again}"))
         flight, run.flight = run.flight, {}
         for job in flight.values():
             for key in job.block.keys():
-                yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, job.attempts)
+                if isinstance(why, BrokenExecutor):
+                    yield Outcome.lost(key, 0.0, job.attempts, f"{how}; {again}")
+                else:
+                    yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, job.attempts)
         while not run.over and (left := run.jobs.next()) is not None:
             for key in left.block.keys():
                 yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, left.attempts - 1)

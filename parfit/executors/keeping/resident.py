@@ -7,8 +7,6 @@ run(p)    ── p ────────────────────�
 from __future__ import annotations
 
 import functools
-import math
-import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +19,12 @@ from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarnin
 from parfit.core.protocols import Block
 from parfit.core.solution import Outcome, OutcomeKind, WarningText
 from parfit.executors.answers import exception, shown, warn_again
+from parfit.executors.baggage import unsendable
 from parfit.executors.chunking import PairBlock
 from parfit.executors.cpus import worker_count
 from parfit.executors.keeping import shelf
 from parfit.executors.keeping.shards import Call, SerialShards, Shards
+from parfit.executors.limits import time_limit, whole_number
 from parfit.executors.running import in_worker
 
 __all__ = ["ProducerConsumer"]
@@ -94,16 +94,19 @@ class ProducerConsumer:
     ) -> None:
         for name, function in (("init_function", init_function), ("process_function", process_function)):
             if not callable(function):
-                raise InvalidTypeError(f"{name} must be callable, not {type(function).__name__}")
+                raise InvalidTypeError(
+                    f"{name} must be callable, not {type(function).__name__}; the order is "
+                    "ProducerConsumer(init_function, init_data, process_function)"
+                )
         self._items = _items(init_data)
         self._functions = init_function, process_function
-        self._timeout = _limit("timeout", timeout)
-        self._load_timeout = _limit("load_timeout", load_timeout)
-        self._retries = _count("retries", retries)
+        self._timeout = time_limit("timeout", timeout)
+        self._load_timeout = time_limit("load_timeout", load_timeout)
+        self._retries = whole_number("retries", retries)
         self._n_cores = n_cores
         self._closed = False
         self._shards: Shards | SerialShards
-        workers = worker_count(n_cores)
+        workers = worker_count(n_cores, "n_cores")
         if in_worker():
             message = "ProducerConsumer inside a worker process: running serially there, without time limits"
             warnings.warn(message, ParfitWarning, stacklevel=2)
@@ -142,9 +145,9 @@ class ProducerConsumer:
         """
         if self._closed:
             raise InvalidInputError("this ProducerConsumer has been shut down: make a new one")
-        limit = self._timeout if timeout is None else _limit("timeout", timeout)
+        limit = self._timeout if timeout is None else time_limit("timeout", timeout)
         call = Call(
-            shelf.Score(_packed(params)), self._slice, shelf.Constant(self._functions[1]), limit, self._retries, False
+            shelf.Score(_packed(params)), self._slice, shelf.Scorer(self._functions[1]), limit, self._retries, False
         )
         values: list[Any] = [None] * len(self._items)
         failed: Outcome | None = None
@@ -232,26 +235,4 @@ def _packed(params: Any) -> bytes:
     try:
         return bytes(cloudpickle.dumps(params, protocol=5))
     except Exception as exc:
-        raise InvalidTypeError(f"the parameters cannot be sent to workers: {type(exc).__name__}: {exc}") from exc
-
-
-def _limit(name: str, seconds: float | None) -> float | None:
-    if seconds is None:
-        return None
-    try:
-        value = float(seconds)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{name} must be a number of seconds or None, not {seconds!r}") from None
-    if not value > 0:
-        raise InvalidInputError(f"{name} must be more than 0 s, not {seconds!r}")
-    return None if math.isinf(value) else value
-
-
-def _count(name: str, n: int) -> int:
-    try:
-        value = operator.index(n)
-    except TypeError:
-        raise InvalidTypeError(f"{name} must be a whole number, not {n!r}") from None
-    if value < 0:
-        raise InvalidInputError(f"{name} must be 0 or more, not {n}")
-    return value
+        raise InvalidTypeError(unsendable("params", params, exc)) from exc

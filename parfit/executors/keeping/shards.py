@@ -14,6 +14,7 @@ One call runs at a time. The workers end with `close`; a forked child starts its
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
@@ -22,10 +23,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, SetupError, WorkerLostError
+from parfit.core.errors import InvalidInputError, SetupError
 from parfit.core.protocols import Block, TaskFunction, Tasks
-from parfit.core.solution import Outcome, OutcomeKind, TaskError, WarningText
+from parfit.core.solution import Outcome, OutcomeKind, WarningText
 from parfit.executors import payload as pl
+from parfit.executors.baggage import packed
 from parfit.executors.chunking import ChunkSizer, PairBlock
 from parfit.executors.keeping import shelf
 from parfit.executors.lone import LonePool, ReplacedError, Stream, drive
@@ -38,13 +40,6 @@ __all__ = ["BusyError", "Call", "Router", "SerialShards", "Shards"]
 _ROUNDS = 4
 #: Datasets travel and are dealt out in runs of at most this many.
 _RUN = 64
-
-
-def _pickled(what: str, obj: Any) -> pl.Payload:
-    try:
-        return pl.dumps(obj)
-    except Exception as exc:
-        raise SetupError(f"{what} cannot be sent to workers: {type(exc).__name__}: {exc}") from exc
 
 
 class BusyError(InvalidInputError):
@@ -83,8 +78,12 @@ class Call:
     warnings: list[WarningText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.payload = _pickled("the function", self.function)
-        self.keep = _pickled("the setup", shelf.Keep(self.setup)) if self.renew else None
+        self.payload = packed("function", self.function)
+
+    @functools.cached_property
+    def keep(self) -> pl.Payload | None:
+        """For workers that have their share; where all are new, the setup need not be pickled for these too."""
+        return packed("setup", shelf.Keep(self.setup)) if self.renew else None
 
 
 class Router:
@@ -188,7 +187,7 @@ class _Shard:
         pool, self._call, pool.retries = self.pool, call, call.retries
         if call.renew:
             self._sizer = ChunkSizer(1)
-        keep = call.keep
+        keep = call.keep if pool.alive else None
         jobs: list[Any] = []
         try:
             while True:
@@ -237,7 +236,7 @@ class _Shard:
                 self._apart = True
         if self._apart:
             share = [(start + i, [shelf.Apart(item)]) for start, items in blocks for i, item in enumerate(items)]
-        return _pickled("what loads the data", shelf.Fill(share, self._load, call.setup))
+        return packed("load", shelf.Fill(share, self._load, call.setup))
 
     def _load_missing(self, wanted: list[int]) -> Stream:
         """Load what is wanted and not there.
@@ -257,8 +256,7 @@ class _Shard:
                     self._note(outcome)
                 else:
                     self._failed[outcome.key] = outcome
-        exc = WorkerLostError(f"the worker died in each of {_ROUNDS} attempts to load its share: out of memory?")
-        lost = Outcome(None, OutcomeKind.WORKER_LOST, None, TaskError.from_exception(exc), 0.0, _ROUNDS)
+        lost = Outcome.lost(None, 0.0, _ROUNDS, "each time while it loaded its share: out of memory?")
         self._failed.update((p, lost) for p in wanted if p not in self._there and p not in self._failed)
 
     def _note(self, outcome: Outcome) -> None:

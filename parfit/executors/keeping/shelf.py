@@ -14,11 +14,13 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from parfit.core.errors import InvalidTypeError
 from parfit.core.protocols import TaskFunction
 from parfit.core.solution import TaskError
 from parfit.executors import payload as pl
+from parfit.executors.baggage import unsendable
 
-__all__ = ["Apart", "Constant", "Fill", "Keep", "OnKept", "Packed", "Score", "Shelf", "State", "greet", "load"]
+__all__ = ["Apart", "Fill", "Keep", "OnKept", "Packed", "Score", "Scorer", "Shelf", "State", "greet", "load"]
 
 
 class _Broken(NamedTuple):
@@ -53,7 +55,7 @@ class Apart:
         try:
             self._item = Packed(obj)
         except Exception as exc:  # noqa: BLE001
-            self._item = _Broken(TaskError.from_exception(exc, skip_frames=1))
+            self._item = _Broken(TaskError.from_exception(InvalidTypeError(unsendable("dataset", obj, exc))))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if isinstance(self._item, Packed):
@@ -165,14 +167,14 @@ class OnKept:
         return self._function(state.own, payload._replace(dataset=state.shelf.get(payload.position)))
 
 
-class Constant:
-    """A setup that returns what it was made with."""
+class Scorer:
+    """A setup that returns the function that it was made with."""
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
+    def __init__(self, process_function: Any) -> None:
+        self._process_function = process_function
 
     def __call__(self) -> Any:
-        return self._value
+        return self._process_function
 
 
 class Score:

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from parfit.executors import payload as pl
@@ -30,11 +32,30 @@ class WorkerProcess:
     def __init__(self) -> None:
         if sys.platform == "win32":  # sockets and pages cannot be inherited by number there
             raise OSError("worker processes need a POSIX system; use executor='loky' here")
-        ours, theirs = socket.socketpair()
-        board_fd = create_file()
-        lifeline_read, self._lifeline = os.pipe()
-        fds = (theirs.fileno(), board_fd, lifeline_read)
+        self._parent = os.getpid()
+        self._process: Any = None
+        self._stack = contextlib.ExitStack()  # lets go of what is held here
         try:
+            with _ctrl_c_afterwards():
+                self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        keep = self._stack
+        with contextlib.ExitStack() as theirs:
+            self.sock, sock = socket.socketpair()
+            keep.callback(self.sock.close)
+            theirs.callback(sock.close)
+            board_fd = create_file()
+            theirs.callback(os.close, board_fd)
+            lifeline_read, lifeline = os.pipe()
+            theirs.callback(os.close, lifeline_read)
+            keep.callback(os.close, lifeline)
+            self._board = Board(board_fd)
+            keep.callback(self._board.close)
+            fds = (sock.fileno(), board_fd, lifeline_read)
             self._process = subprocess.Popen(
                 [sys.executable, *["-O"] * sys.flags.optimize, "-c", _PROGRAM, _arguments(fds)],
                 stdin=subprocess.DEVNULL,
@@ -43,27 +64,29 @@ class WorkerProcess:
                 cwd=_existing_folder(),
                 env={**os.environ, **worker_environment()},
             )
-        except BaseException:
-            ours.close()
-            os.close(self._lifeline)
-            os.close(board_fd)
-            raise
-        finally:
-            theirs.close()
-            os.close(lifeline_read)
-        self.sock = ours
-        self._board = Board(board_fd)
-        os.close(board_fd)
-        self._reader = wire.Reader(ours)
+        self._reader, self._writer = wire.Reader(self.sock), wire.Writer(self.sock)
         self.exit_fd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+        if self.exit_fd is not None:
+            keep.callback(os.close, self.exit_fd)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return int(self._process.pid)
+
+    def post(self, word: str, argument: Any = None, body: pl.Payload | None = None) -> None:
+        """Have a message sent, and its body as a frame of its own: now as far as it is read, the rest by `flush`."""
+        self._writer.put(pl.dumps((word, argument, body is not None), by_value=False))
+        if body is not None:
+            self._writer.put(body)
+
+    def flush(self) -> bool:
+        """Send what can be sent without waiting; whether there is more. Raises `OSError` where the worker is gone."""
+        self._writer.flush()
+        return self._writer.pending
 
     def send(self, word: str, argument: Any = None, body: pl.Payload | None = None) -> None:
-        """Send a message, and its body as a frame of its own; raises `OSError` where the worker is gone."""
+        """As `post` to a worker that reads: waits until all of it is out. Raises `OSError` where the worker is gone."""
         wire.send(self.sock, pl.dumps((word, argument, body is not None), by_value=False))
         if body is not None:
             wire.send(self.sock, body)
@@ -94,17 +117,39 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Kill it and let go of its descriptors."""
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self.kill()
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the descriptors only (in a forked child, the worker is the parent's)."""
-        self.sock.close()
-        self._board.close()
-        os.close(self._lifeline)
-        if self.exit_fd is not None:
-            os.close(self.exit_fd)
+        self._stack.close()
+
+    def __del__(self) -> None:
+        """Nobody holds it any more: a Ctrl-C has come before it was written down."""
+        if "_stack" not in self.__dict__ or sys.is_finalizing():
+            return
+        if os.getpid() == self._parent:
+            self.close()
+        else:
+            self.abandon()
+
+
+@contextlib.contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """Hold back a Ctrl-C until something that must not be half done is done."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(*came[0])
 
 
 def exit_in_words(code: int | None) -> str:

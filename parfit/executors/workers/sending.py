@@ -6,6 +6,7 @@ from typing import Any
 
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
+from parfit.executors.baggage import result_error
 
 __all__ = ["dumps_outcomes"]
 
@@ -19,9 +20,16 @@ def dumps_outcomes(outcomes: list[Outcome], *head: Any) -> pl.Payload:
 
 
 def _sendable(outcome: Outcome) -> Outcome:
+    error = None
     try:
-        pl.loads(pl.dumps(outcome))
+        payload = pl.dumps(outcome)
     except Exception as exc:  # noqa: BLE001
-        error = TaskError.from_exception(exc, skip_frames=1)
+        error = result_error(outcome.value, exc)
+    else:
+        try:
+            pl.loads(payload)
+        except Exception as exc:  # noqa: BLE001
+            error = TaskError.from_exception(exc, skip_frames=1)
+    if error is not None:
         return Outcome(outcome.key, OutcomeKind.ERROR, None, error, outcome.seconds, 1, outcome.warnings)
     return outcome

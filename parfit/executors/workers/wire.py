@@ -13,26 +13,58 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from parfit.executors import payload as pl
 
-__all__ = ["Reader", "receive", "send"]
+__all__ = ["Reader", "Writer", "receive", "send"]
 
 _HEAD = struct.Struct("!II")
 
 
-def send(sock: socket.socket, payload: pl.Payload) -> None:
-    """Send one frame; blocks until it is out. Raises `OSError` where the other side is gone."""
+def _pieces(payload: pl.Payload) -> list[pl.Buffer]:
+    """One frame, as what is to be sent one after the other."""
     n_stream, segments = payload
     head = _HEAD.pack(len(segments), n_stream) + struct.pack(f"!{len(segments)}Q", *map(len, segments))
-    if sum(map(len, segments)) < 1 << 16:
-        sock.sendall(b"".join([head, *segments]))
-        return
-    sock.sendall(head)
-    for segment in segments:
-        sock.sendall(segment)
+    return [b"".join([head, *segments])] if sum(map(len, segments)) < 1 << 16 else [head, *segments]
+
+
+def send(sock: socket.socket, payload: pl.Payload) -> None:
+    """Send one frame; blocks until it is out. Raises `OSError` where the other side is gone."""
+    for piece in _pieces(payload):
+        sock.sendall(piece)
+
+
+class Writer:
+    """Frames on their way to somebody who may be busy: takes them at once, and sends what the socket has room for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pieces: deque[memoryview] = deque()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something left to send."""
+        return bool(self._pieces)
+
+    def put(self, payload: pl.Payload) -> None:
+        """Take a frame, whose memory must stay as it is until it is out, and send what can be sent."""
+        self._pieces.extend(memoryview(piece).cast("B") for piece in _pieces(payload) if len(piece))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting. Raises `OSError` where the other side is gone."""
+        while self._pieces:
+            try:
+                n = self._sock.send(self._pieces[0], socket.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            if n == len(self._pieces[0]):
+                self._pieces.popleft()
+            else:
+                self._pieces[0] = self._pieces[0][n:]
 
 
 class Reader:
