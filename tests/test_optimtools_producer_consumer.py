@@ -108,7 +108,8 @@ def test_an_exception_of_the_init_function_comes_at_each_run(loads):
             with pytest.raises(ZeroDivisionError) as info:
                 pc.run(0)
             assert "return 1 / item" in str(info.value.__cause__)
-    assert counts() == [1, 1, 1]
+    assert counts()[0] == 1
+    assert max(counts()) == 1  # the others need not have been loaded by then
 
 
 def test_an_init_function_that_kills_names_the_item():
