@@ -125,7 +125,7 @@ def test_setup_ran_once_in_each_worker_and_its_state_reached_every_task(zoo: Zoo
     for state, worker in states:
         assert state["worker"] == worker
         assert str(worker) in workers
-    assert len({worker for _, worker in states}) <= WORKERS
+    assert len({worker for _, worker in states}) <= WORKERS + 1  # one is replaced, after "unreadable_value"
 
 
 def test_setup_is_pickled_at_most_once_for_each_worker(zoo: Zoo, promises: Capabilities) -> None:
