@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, nearest
+from parfit.core.errors import InvalidInputError, InvalidTypeError, MissingPackageError, nearest
 from parfit.mdl.refusal import refusal
 
 __all__ = ["SUFFIXES", "Source", "building", "find_model_file", "pysd_module", "sifted_warnings", "translate"]
@@ -109,12 +109,24 @@ class Source:
 
 
 def pysd_module(name: str = "pysd") -> Any:
-    """Import a module of PySD's without the deprecation warnings that its own imports raise."""
+    """Import a module of PySD's without the deprecation warnings that its own imports raise.
+
+    Raises
+    ------
+    MissingPackageError
+        Where there is no PySD.
+    """
     if name in sys.modules:
         return sys.modules[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name != "pysd":
+                raise
+            text = "models need pysd, which is not installed: pip install 'pysd>=3.14,<3.15'"
+            raise MissingPackageError(text, name="pysd") from None
 
 
 @contextmanager
@@ -196,6 +208,8 @@ def translate(
         folder = Path(name)
         try:
             main = _build(path, folder, split_views, subview_sep, encoding)
+        except MissingPackageError:
+            raise
         except Exception as error:
             raise refusal("translate", str(path), error) from error
         texts = {

@@ -17,7 +17,14 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, ModelError, ParfitError, UnknownNameError
+from parfit.core.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    MissingPackageError,
+    ModelError,
+    ParfitError,
+    UnknownNameError,
+)
 from parfit.mdl import load_model
 
 ALL = ["Macro.mdl", "Noise.mdl", "Regions.mdl", "Tank.xmile", "Views.mdl"]
@@ -299,3 +306,19 @@ def test_pysds_remarks_are_logged_and_not_warned_of(models, tmp_path, caplog):
         model = load_model(tmp_path / "Macro.mdl", initialize=False)
     assert any("No encoding specified" in record.message for record in caplog.records)
     assert model.stocks == ["pool"]
+
+
+def test_without_pysd(tmp_path, monkeypatch):
+    file = tmp_path / "a.mdl"
+    file.write_text("a=1~~|\nFINAL TIME=1~~|\nINITIAL TIME=0~~|\nTIME STEP=1~~|\nSAVEPER=1~~|\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pysd"]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Gone:
+        def find_spec(self, name, path=None, target=None):
+            if name == "pysd":
+                raise ModuleNotFoundError("No module named 'pysd'", name="pysd")
+
+    monkeypatch.setattr(sys, "meta_path", [Gone(), *sys.meta_path])
+    with pytest.raises(MissingPackageError, match="pip install 'pysd"):
+        load_model(file)
