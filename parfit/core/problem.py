@@ -280,6 +280,10 @@ class BoundProblem:
 
     def residuals(self, z: FloatArray) -> FloatArray:
         """The residual vector, shape (m,); a copy, since some objectives hand out the same array each time."""
+        return self.seen_residuals(z).copy()
+
+    def seen_residuals(self, z: FloatArray) -> FloatArray:
+        """As `residuals`, but good only until the next call."""
         if self.nfev:  # `_call` written out: this is the innermost loop
             self.nfev += 1
             try:
@@ -306,14 +310,14 @@ class BoundProblem:
             self.last_nonfinite = self.nfev
         if self._history:
             self.trace.append(np.append(0.5 * square, self.expand(z)))
-        return r.copy()
+        return r
 
     def fun(self, z: FloatArray) -> float:
         """What is minimised: the objective, its negative, or ``0.5 * sum(r**2)``."""
         if self.n_residuals is None:
             self.start()
         if self.n_residuals != -1:
-            r = self.residuals(z)
+            r = self.seen_residuals(z)
             return 0.5 * float(r.dot(r))
         value = self._value(z)
         if type(value) is not float and type(value) is not np.float64:

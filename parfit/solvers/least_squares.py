@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from parfit.core.errors import InvalidInputError, MethodMismatchError
 from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
+from parfit.solvers.differences import ForwardDifferences
 from parfit.solvers.options import checked_options, refuse_unknown_options
 from parfit.solvers.verdict import falls_short, guarded, judge, screen
 
@@ -84,6 +85,30 @@ class LeastSquares(Solver):
             )
         if ended is not None:
             return ended
+        options, call = self._call(problem)
+        found = guarded(problem, call)
+        if isinstance(found, Solution):
+            return found
+        J = found.jac.toarray() if hasattr(found.jac, "toarray") else np.asarray(found.jac)
+        solution = Solution(
+            x=found.x,
+            status=_STATUS.get(found.status, Status.STALLED),
+            message=found.message,
+            cost=float(found.cost),
+            njev=-1 if found.njev is None else int(found.njev),
+            nit=int(getattr(found, "nit", -1)),
+            optimality=float(found.optimality),
+            at_bound=np.asarray(found.active_mask),
+            jac=J,
+        )
+        solution = judge(problem, solution)
+        if solution.status is Status.CONVERGED and falls_short(problem, solution, found.grad, options):
+            solution.status = Status.STALLED
+            solution.message = f"{_SHORT} ({found.message})"
+        return solution
+
+    def _call(self, problem: BoundProblem) -> tuple[dict[str, Any], Callable[[], Any]]:
+        """The options as they suit this problem, and the call of SciPy's function."""
         method: str = self.name
         bounds: Any = (-np.inf, np.inf)
         if problem.bounded:
@@ -101,36 +126,13 @@ class LeastSquares(Solver):
             options.update({name: _EPSILON for name in _TOLERANCES if options.get(name, 1.0) in (None, 0)})
         if method == "trf":
             start = _off_bounds(start, problem)
-        found = guarded(
-            problem,
-            lambda: _scipy.optimize.least_squares(
-                problem.residuals,
-                start,
-                jac=problem.jac or "2-point",
-                bounds=bounds,
-                method=method,
-                **options,
-            ),
+        residuals, jac = problem.residuals, problem.jac or "2-point"
+        if jac == "2-point" and not any(options.get(name) is not None for name in ("diff_step", "jac_sparsity")):
+            differences = ForwardDifferences(problem)
+            residuals, jac = differences.residuals, differences.jacobian
+        return options, lambda: _scipy.optimize.least_squares(
+            residuals, start, jac=jac, bounds=bounds, method=method, **options
         )
-        if isinstance(found, Solution):
-            return found
-        jac = found.jac.toarray() if hasattr(found.jac, "toarray") else np.asarray(found.jac)
-        solution = Solution(
-            x=found.x,
-            status=_STATUS.get(found.status, Status.STALLED),
-            message=found.message,
-            cost=float(found.cost),
-            njev=-1 if found.njev is None else int(found.njev),
-            nit=int(getattr(found, "nit", -1)),
-            optimality=float(found.optimality),
-            at_bound=np.asarray(found.active_mask),
-            jac=jac,
-        )
-        solution = judge(problem, solution)
-        if solution.status is Status.CONVERGED and falls_short(problem, solution, found.grad, options):
-            solution.status = Status.STALLED
-            solution.message = f"{_SHORT} ({found.message})"
-        return solution
 
 
 def _off_bounds(z: FloatArray, problem: BoundProblem) -> FloatArray:

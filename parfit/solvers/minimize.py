@@ -15,8 +15,9 @@ from parfit.core.problem import BoundProblem
 from parfit.core.protocols import Solver
 from parfit.core.solution import Solution, Status
 from parfit.solvers.constraints import on_free
+from parfit.solvers.differences import numerical_gradient, numerical_jacobian
 from parfit.solvers.options import checked_options, refuse_unknown_options
-from parfit.solvers.verdict import guarded, judge, numerical_gradient, numerical_jacobian, screen
+from parfit.solvers.verdict import guarded, judge, screen
 
 __all__ = ["BOUNDED", "CONSTRAINED", "METHODS", "Minimize"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from parfit.core.problem import BoundProblem
 from parfit.core.solution import Solution, Status
 
-__all__ = ["at_bound", "falls_short", "guarded", "judge", "numerical_gradient", "numerical_jacobian", "screen"]
+__all__ = ["at_bound", "falls_short", "guarded", "judge", "screen"]
 
 FloatArray = NDArray[np.float64]
 
@@ -40,8 +40,6 @@ _SMALL_GAIN = 1e-7
 _SMALL_IN_STDERR = 0.05
 #: A fall of the cost, relative to it, that is worth another step.
 _FALLS = 1e-6
-#: Steps of the difference quotients: the cube root of the machine epsilon balances truncation and rounding.
-_CENTRAL_STEP = float(np.finfo(float).eps ** (1 / 3))
 
 
 def screen(problem: BoundProblem) -> Solution | None:
@@ -300,29 +298,3 @@ def _is_minimum(problem: BoundProblem, z: FloatArray, cost: float) -> bool:
                 return False
             rises = rises or there > cost
     return rises
-
-
-def numerical_jacobian(problem: BoundProblem, z: FloatArray) -> FloatArray:
-    """Central differences of the residuals, shape (m, n), one-sided at a bound."""
-    columns = []
-    for i in range(len(z)):
-        up, down = _either_side(problem, z, i)
-        columns.append((problem.residuals(up) - problem.residuals(down)) / (up[i] - down[i]))
-    return np.stack(columns, axis=1)
-
-
-def numerical_gradient(problem: BoundProblem, z: FloatArray) -> FloatArray:
-    """Central differences of the objective, shape (n,), one-sided at a bound."""
-    g = np.empty(len(z))
-    for i in range(len(z)):
-        up, down = _either_side(problem, z, i)
-        g[i] = (problem.fun(up) - problem.fun(down)) / (up[i] - down[i])
-    return g
-
-
-def _either_side(problem: BoundProblem, z: FloatArray, i: int) -> tuple[FloatArray, FloatArray]:
-    step = _CENTRAL_STEP * max(abs(z[i]), 1.0)
-    up, down = z.copy(), z.copy()
-    up[i] = min(z[i] + step, problem.upper[i])
-    down[i] = max(z[i] - step, problem.lower[i])
-    return up, down
