@@ -35,12 +35,15 @@ from parfit.core.nodes import shown_kind
 from parfit.core.structure import Structure
 from parfit.core.values import is_single
 
-__all__ = ["Parameters", "moved_inside", "problem_with_bounds", "problem_with_start", "read_parameters", "row_start"]
+__all__ = ["Frame", "Parameters", "frame_of", "problem_with_bounds", "read_parameters", "row_start"]
 
 FloatArray = NDArray[np.float64]
 
 #: The columns of a table of parameters; it may have any others.
 _TABLE = ("value", "lower_bound", "upper_bound", "fixed")
+
+#: All parameters; the positions of the free ones (None for all); and their start, lower and upper bounds.
+Frame = tuple[FloatArray, NDArray[np.intp] | None, FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,3 +319,17 @@ def row_start(structure: Structure, start: Any) -> FloatArray:
         return structure.flatten(start, "x0(dataset)")
     except ParfitError as exc:
         raise InvalidInputError(f"the start of this dataset cannot be used: {exc}") from exc
+
+
+def frame_of(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatArray) -> Frame:
+    """Check a start and its bounds, and cut them to the free parameters."""
+    if p.inside:
+        start = moved_inside(start, lower, upper, p.fixed)
+    wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
+    if wrong is not None:
+        raise InvalidInputError(wrong)
+    free = ~p.fixed & (lower < upper)
+    if free.all():
+        return start, None, start, lower, upper
+    at = np.flatnonzero(free)
+    return start, at, start[at], lower[at], upper[at]

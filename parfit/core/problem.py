@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from parfit.core.bounds import row_bounds
 from parfit.core.errors import InvalidInputError, InvalidTypeError
-from parfit.core.parameters import Parameters, moved_inside, problem_with_start, row_start
+from parfit.core.parameters import Frame, Parameters, frame_of, row_start
 from parfit.core.values import as_floats, checked, is_single
 
 __all__ = ["BoundProblem", "Problem", "RowTask"]
@@ -29,8 +29,7 @@ FloatArray = NDArray[np.float64]
 
 _FLOAT = np.dtype(np.float64)
 _INFINITY = math.inf
-#: All parameters; the positions of the free ones (None for all); and their start, lower and upper bounds.
-Frame = tuple[FloatArray, NDArray[np.intp] | None, FloatArray, FloatArray, FloatArray]
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 class RowTask(NamedTuple):
@@ -95,7 +94,7 @@ class Problem:
             return None
         if np.isnan(p.start).any() or np.isnan(p.lower).any() or np.isnan(p.upper).any():
             return None
-        return _frame(p, p.start, p.lower, p.upper)
+        return frame_of(p, p.start, p.lower, p.upper)
 
     def seed_globals(self, position: int) -> None:
         """Seed the global generators of NumPy and `random`, for the user's functions that draw from them."""
@@ -115,20 +114,6 @@ class Problem:
         return BoundProblem(self, task)
 
 
-def _frame(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatArray) -> Frame:
-    """Check a start and its bounds, and cut them to the free parameters."""
-    if p.inside:
-        start = moved_inside(start, lower, upper, p.fixed)
-    wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
-    if wrong is not None:
-        raise InvalidInputError(wrong)
-    free = ~p.fixed & (lower < upper)
-    if free.all():
-        return start, None, start, lower, upper
-    at = np.flatnonzero(free)
-    return start, at, start[at], lower[at], upper[at]
-
-
 class BoundProblem:
     """One dataset's problem, in its free parameters ``z``, shape (n,).
 
@@ -146,6 +131,8 @@ class BoundProblem:
         The exception that the objective (or another function of the user's) raised, to tell it from a solver's own.
     trace
         The cost and all parameters of each evaluation, where the history is kept.
+    resolution
+        The machine epsilon of what the objective gives, which may be of single precision.
     """
 
     def __init__(self, problem: Problem, task: RowTask) -> None:
@@ -166,7 +153,7 @@ class BoundProblem:
                 start = row_start(p.structure, p.start_of(task.dataset))
             if p.bounds_of is not None:
                 lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
-            self.full, self.free, self.x0, self.lower, self.upper = _frame(p, start, lower, upper)
+            self.full, self.free, self.x0, self.lower, self.upper = frame_of(p, start, lower, upper)
         self._history = problem.history
         self._as_is = self.free is None and p.structure.is_vector
         self._unflatten = p.structure.unflattener
@@ -176,6 +163,7 @@ class BoundProblem:
         self.trace: list[FloatArray] = []
         self.raised: BaseException | None = None
         self._start_value: Any = None
+        self.resolution = _EPSILON
 
     @property
     def n(self) -> int:
@@ -249,7 +237,11 @@ class BoundProblem:
     def start(self) -> Any:
         """The objective's value at the start; the solver's own first call there costs nothing."""
         if self._start_value is None:
-            value = self._checked(self._call(self.x0.copy()), self.x0)
+            given = self._call(self.x0.copy())
+            value = self._checked(given, self.x0)
+            kind = getattr(given, "dtype", None)
+            if kind in (np.float32, np.float16):
+                self.resolution = float(np.finfo(kind).eps)
             self.n_residuals = -1
             if type(value) is np.ndarray:
                 self.n_residuals, value = len(value), value.copy()

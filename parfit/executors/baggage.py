@@ -14,8 +14,6 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import cloudpickle
-
 from parfit.core.errors import InvalidTypeError, SetupError
 from parfit.core.protocols import Block
 from parfit.core.solution import TaskError
@@ -47,7 +45,7 @@ def packed(what: str, obj: Any) -> pl.Payload:
 def packed_call(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     """A call as it is now: what the caller does to the arguments afterwards does not reach the worker."""
     try:
-        return bytes(cloudpickle.dumps((fun, args, dict(kwargs)), protocol=5))
+        return pl.in_one((fun, args, dict(kwargs)))
     except Exception as exc:
         raise InvalidTypeError(unsendable("call", _Call(fun, args, dict(kwargs)), exc)) from exc
 
@@ -101,7 +99,7 @@ def _obstacle(obj: Any) -> BaseException | None:
     """What pickling raises; None where it works."""
     try:
         # None is what pickle expects of a callback that has taken the buffer.
-        cloudpickle.Pickler(_Nowhere(), protocol=5, buffer_callback=lambda _: None).dump(obj)
+        pl.Pickler(_Nowhere(), protocol=5, buffer_callback=lambda _: None).dump(obj)
     except Exception as exc:  # noqa: BLE001 - pickling raises what it likes
         return exc
     return None

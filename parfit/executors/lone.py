@@ -32,7 +32,7 @@ __all__ = ["LonePool", "ReplacedError", "Stream", "drive"]
 #: The outcomes of a call; None where nothing has come and the caller is to wait.
 Stream = Generator[Outcome | None, None, None]
 
-#: A time limit that is not near is looked at this often, and so is an exit that is not announced, s.
+#: A time limit that is not near is looked at this often, and so is what is not announced, s.
 _LOOK_S = 0.05
 _NOTHING: pl.Payload = (0, [])
 
@@ -59,6 +59,8 @@ class LonePool(ProcessPool):
     ----------
     sealed
         While True, no worker is started: a call that would need one raises `ReplacedError`.
+    waiting
+        While True, `stream` waits for something that `fileno` does not announce.
     retries
         As above; may be changed between calls.
     """
@@ -68,6 +70,7 @@ class LonePool(ProcessPool):
         self._make_setup = setup
         self._timeout: float | None = None
         self.sealed = False
+        self.waiting = False
 
     @property
     def retries(self) -> int:
@@ -83,6 +86,11 @@ class LonePool(ProcessPool):
         for lane in [lane for lane in self._lanes if lane.worker.gone]:
             self._drop(lane)
         return bool(self._lanes)
+
+    @property
+    def sending(self) -> bool:
+        """Whether something that has been pickled is still to be sent."""
+        return any(lane.sending for lane in self._lanes)
 
     def stream(
         self,
@@ -173,7 +181,7 @@ class LonePool(ProcessPool):
 
     def patience(self) -> float | None:
         """When to ask `stream` again at the latest, s; None where `fileno` announces everything."""
-        waits = []
+        waits = [_LOOK_S] if self.waiting else []
         if self._timeout is not None:
             waits.append(_LOOK_S)
             for lane in self._lanes:

@@ -8,16 +8,18 @@ The receiver unpickles into writable memory of its own.
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 import pickle
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
 
-__all__ = ["Payload", "dumps", "load_file", "loads", "save_file"]
+__all__ = ["Payload", "Pickler", "dumps", "in_one", "load_file", "loads", "save_file"]
 
 Buffer = bytes | bytearray | memoryview
 #: The segments of one pickled object: the number of stream segments, and stream and buffers in order.
@@ -40,6 +42,34 @@ class _Segments:
         return len(data)
 
 
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Also takes functions of ``__main__`` under `functools.cache`, as a notebook's loaders are; empty on arrival."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is _Cached and not _is_importable(obj):
+            given = obj.cache_parameters()
+            return _cached, (obj.__wrapped__, given["maxsize"], given["typed"])
+        return super().reducer_override(obj)
+
+
+_Cached = type(functools.lru_cache(len))
+
+
+def _cached(function: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _is_importable(function: Any) -> bool:
+    """Whether a worker finds the function under its name."""
+    module = function.__module__
+    if module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
+        return False
+    found: Any = sys.modules.get(module)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
 def dumps(obj: Any, *, by_value: bool = True) -> Payload:
     """Pickle `obj`, functions and classes of ``__main__`` by value (unless `by_value` is False).
 
@@ -50,7 +80,7 @@ def dumps(obj: Any, *, by_value: bool = True) -> Payload:
     """
     stream = _Segments()
     buffers: list[pickle.PickleBuffer] = []
-    kind = cloudpickle.Pickler if by_value else pickle.Pickler
+    kind = Pickler if by_value else pickle.Pickler
     try:
         kind(stream, protocol=5, buffer_callback=buffers.append).dump(obj)
     except BaseException:
@@ -63,6 +93,13 @@ def dumps(obj: Any, *, by_value: bool = True) -> Payload:
     if sum(map(len, segments[:8])) < 1 << 16 and len(segments) > 1:
         segments = [b"".join(segments)] if len(segments) <= 8 else segments
     return len(segments), [*segments, *(b.raw() for b in buffers)]
+
+
+def in_one(obj: Any) -> bytes:
+    """Pickle `obj` by value into one piece, for what is small."""
+    stream = io.BytesIO()
+    Pickler(stream, protocol=5).dump(obj)
+    return stream.getvalue()
 
 
 class _Joined(io.RawIOBase):

@@ -2,10 +2,13 @@
 
 `ForwardDifferences` gives the Jacobian that `scipy.optimize.least_squares` makes for itself with ``jac="2-point"``:
 the same steps, so the same numbers, at a third of what SciPy's general code costs around each evaluation
-(benchmarks/rows_vs_peers.py, the fourth table).
+(benchmarks/rows_vs_peers.py, the fourth table). Steps are the root of the machine epsilon of what the objective gives,
+the third root for central differences.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +18,6 @@ from parfit.core.problem import BoundProblem
 __all__ = ["ForwardDifferences", "numerical_gradient", "numerical_jacobian"]
 
 FloatArray = NDArray[np.float64]
-
-#: Steps of the difference quotients: the cube root of the machine epsilon balances truncation and rounding.
-_CENTRAL_STEP = float(np.finfo(float).eps ** (1 / 3))
-_FORWARD_STEP = float(np.finfo(float).eps ** 0.5)
 
 
 class ForwardDifferences:
@@ -30,6 +29,7 @@ class ForwardDifferences:
     def __init__(self, problem: BoundProblem) -> None:
         self._problem = problem
         self._bounded = problem.bounded
+        self._relative = math.sqrt(problem.resolution)
         self._z: FloatArray | None = None
         self._r: FloatArray | None = None
 
@@ -54,7 +54,7 @@ class ForwardDifferences:
         return transposed.T
 
     def _step(self, i: int, at: float) -> float:
-        step = _FORWARD_STEP * max(1.0, abs(at))
+        step = self._relative * max(1.0, abs(at))
         if at < 0:
             step = -step
         if self._bounded:
@@ -85,7 +85,7 @@ def numerical_gradient(problem: BoundProblem, z: FloatArray) -> FloatArray:
 
 
 def _either_side(problem: BoundProblem, z: FloatArray, i: int) -> tuple[FloatArray, FloatArray]:
-    step = _CENTRAL_STEP * max(abs(z[i]), 1.0)
+    step = math.cbrt(problem.resolution) * max(abs(z[i]), 1.0)
     up, down = z.copy(), z.copy()
     up[i] = min(z[i] + step, problem.upper[i])
     down[i] = max(z[i] - step, problem.lower[i])

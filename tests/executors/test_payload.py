@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +115,39 @@ def test_a_mapped_file_may_be_removed(tmp_path: Path) -> None:
     array = pl.loads(pl.load_file(str(path), mapped=True))
     path.unlink()
     assert array.sum() == 499_500
+
+
+def test_functions_under_a_cache_travel_as_others_do() -> None:
+    """By value from ``__main__``, which no worker has; by name from a module."""
+    script = """
+import functools, pickle, sys
+from parfit.executors import payload as pl
+
+@functools.lru_cache(maxsize=7, typed=True)
+def base(x):
+    return x + 1
+
+class Loader:
+    @functools.cache
+    def load(self):
+        return 5
+
+base(1)
+sent = pl.dumps(lambda x: (base(x), Loader().load()))
+held = pl.dumps(base)
+del base, Loader
+arrived = pl.loads(sent)
+assert arrived(2) == (3, 5)
+cached = pl.loads(held)
+assert cached(2) == 3
+assert cached.cache_parameters() == {"maxsize": 7, "typed": True}
+assert cached.cache_info().currsize == 1, "a cache is empty on arrival"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert pl.loads(pl.dumps(_of_a_module)) is _of_a_module
+
+
+@functools.cache
+def _of_a_module() -> int:
+    return 1

@@ -221,3 +221,18 @@ def test_a_ctrl_c_ends_the_idle_workers_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not any(psutil.pid_exists(pid) for pid in first)
+
+
+def test_a_task_that_forks_and_returns_in_both_answers_once() -> None:
+    """Its child holds the worker's connection, and would answer this task and the next ones a second time."""
+
+    def fork_once() -> str:
+        if os.fork() == 0:
+            time.sleep(0.2)
+        return "both"
+
+    with ProcessesExecutor(1).open() as pool:
+        assert [value for _, value in answers(pool, fork_once, n=3)] == ["both"] * 3
+        time.sleep(0.5)
+        assert [value for _, value in answers(pool, lambda: "next", n=5)] == ["next"] * 5
+    assert in_a_call(lambda: "later")[1] == {"later"}

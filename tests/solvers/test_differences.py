@@ -94,3 +94,15 @@ def test_an_objective_that_hands_out_the_same_array() -> None:
     Y = list(data(3))
     once, twice = (parfit.fit(Y, f, [1.0, 0.5, 0.4], executor="serial") for f in (decay, reused))
     assert once.params.equals(twice.params)
+
+
+@pytest.mark.parametrize("method", ["lm", "trf", "dogbox"])
+@pytest.mark.parametrize("parameters_too", [False, True])
+def test_residuals_of_single_precision_get_steps_that_they_can_show(method: str, parameters_too: bool) -> None:
+    def single(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return decay(p.astype(np.float32) if parameters_too else p, y).astype(np.float32)
+
+    Y = list(data(30))
+    fits, best = (parfit.fit(Y, f, [1.0, 0.5, 0.4], method=method, executor="serial") for f in (single, decay))
+    assert fits.success.all()
+    np.testing.assert_allclose(fits.summary["cost"], best.summary["cost"], rtol=1e-5)

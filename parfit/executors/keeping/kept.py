@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
-
 from parfit.core.protocols import Keepable
 from parfit.core.solution import Outcome
+from parfit.executors import payload as pl
 from parfit.executors.keeping.fingerprint import fingerprint
 from parfit.executors.keeping.shards import BusyError, Call, Shards
 from parfit.executors.workers.idle import at_shutdown
@@ -190,4 +189,4 @@ def run_kept(
 
 def _identity(load: Callable[[Any], Any] | None) -> bytes | None:
     """`load` as it travels: a function that is defined anew with the same text is the same."""
-    return None if load is None else bytes(cloudpickle.dumps(load))
+    return None if load is None else pl.in_one(load)

@@ -9,6 +9,7 @@
 
 A worker that is lost during 3 takes its share with it: the shard goes back to 1 with another worker, and then on
 with the tasks that are left (`ReplacedError`). What cannot be loaded is an outcome of each task on that dataset.
+A share is pickled when the one before it has been sent, so that there is one copy of one share at a time.
 One call runs at a time. The workers end with `close`; a forked child starts its own.
 """
 
@@ -166,13 +167,36 @@ class _Own:
                 yield replace(outcome, key=key)
 
 
+class _Turn:
+    """Whose share is being sent: one at a time."""
+
+    def __init__(self) -> None:
+        self._holder: _Shard | None = None
+
+    def take(self, shard: _Shard) -> bool:
+        """Whether it is this shard's turn now."""
+        if self._holder is None:
+            self._holder = shard
+        return self._holder is shard
+
+    def leave(self, shard: _Shard) -> None:
+        """Let the next one have it."""
+        if self._holder is shard:
+            self._holder = None
+
+
 class _Shard:
     """One worker and its share."""
 
     def __init__(
-        self, blocks: list[tuple[int, int]], load: Callable[[Any], Any] | None, load_timeout: float | None
+        self,
+        blocks: list[tuple[int, int]],
+        load: Callable[[Any], Any] | None,
+        load_timeout: float | None,
+        turn: _Turn,
     ) -> None:
         self.pool = LonePool(self._fill)
+        self.turn = turn
         self._blocks = blocks
         self._load = load
         self._load_timeout = load_timeout
@@ -210,17 +234,32 @@ class _Shard:
     def _greet(self, keep: pl.Payload | None) -> Stream:
         """See to it that there is a worker, and that it has its share."""
         while not self.pool.alive or keep is not None:
-            for outcome in self.pool.stream(shelf.greet, [(None, None)], begin=keep):
-                if outcome is None:
-                    yield None
-                elif outcome.error is not None:
-                    raise SetupError(f"a worker failed before it was ready: {outcome.error.message}")
-                elif outcome.value is not None:  # the share did not arrive as a whole: send it piece by piece
-                    self._apart = True
-                    self.pool.drop()
-                    break
-            else:
-                return
+            try:
+                if not self.pool.alive:
+                    yield from self._wait_for_turn()
+                for outcome in self.pool.stream(shelf.greet, [(None, None)], begin=keep):
+                    if outcome is None:
+                        if not self.pool.sending:
+                            self.turn.leave(self)
+                        yield None
+                    elif outcome.error is not None:
+                        raise SetupError(f"a worker failed before it was ready: {outcome.error.message}")
+                    elif outcome.value is not None:  # the share did not arrive as a whole: send it piece by piece
+                        self._apart = True
+                        self.pool.drop()
+                        break
+                else:
+                    return
+            finally:
+                self.turn.leave(self)
+
+    def _wait_for_turn(self) -> Stream:
+        try:
+            while not self.turn.take(self):
+                self.pool.waiting = True
+                yield None
+        finally:
+            self.pool.waiting = False
 
     def _fill(self) -> pl.Payload:
         """The setup of a new worker."""
@@ -295,8 +334,10 @@ class Shards:
         self._n = n
         self._run = 1 if interleave or not k else max(1, min(_RUN, n // (8 * k)))
         starts = range(0, n, self._run)
+        turn = _Turn()
         self._shards = [
-            _Shard([(start, min(start + self._run, n)) for start in starts[i::k]], load, load_timeout) for i in range(k)
+            _Shard([(start, min(start + self._run, n)) for start in starts[i::k]], load, load_timeout, turn)
+            for i in range(k)
         ]
         self._lock = threading.Lock()
         self.closed = False
@@ -347,8 +388,9 @@ class Shards:
 
     def disown(self) -> None:
         """In a forked child: begin anew, without the parent's workers."""
-        self._lock = threading.Lock()
+        self._lock, turn = threading.Lock(), _Turn()
         for shard in self._shards:
+            shard.turn = turn
             shard.pool.disown()
 
 

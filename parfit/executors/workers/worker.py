@@ -91,6 +91,7 @@ class _Worker:
         self._ready = False
         self._used = False
         self._modules = _Modules()
+        self._pid = os.getpid()
 
     def say(self, word: str, *rest: Any) -> None:
         wire.send(self._sock, pl.dumps((word, *rest), by_value=False))
@@ -155,6 +156,8 @@ class _Worker:
 
         def emit(outcome: Outcome) -> None:
             nonlocal flushed
+            if os.getpid() != self._pid:  # the task has forked, and this is the child: the worker goes on, it does not
+                os._exit(0)
             waiting.append(outcome)
             if (now := time.perf_counter()) - flushed > FLUSH_S:
                 self._report("some", block_id, waiting)
