@@ -18,7 +18,7 @@ from parfit.executors.cpus import cpu_count
 __all__ = ["FrameBlocks", "Slice", "own", "writeable"]
 
 #: Long against what it costs to cut, send and unpack a block of a frame (about 0.5 ms).
-_BLOCK_S = 0.16
+_BLOCK_S = 0.1
 
 
 @dataclass(frozen=True)

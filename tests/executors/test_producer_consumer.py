@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from parfit.core.solution import OutcomeKind
 from parfit.executors import resolve
 from parfit.executors.keeping import kept
 from parfit.executors.keeping.fingerprint import fingerprint
+from parfit.executors.keeping.resident import ProducerConsumer
 from parfit.executors.producer_consumer import ProducerConsumerExecutor
 from tests.executors.keepable import Data, counted_loads, once, pids, run, values
 from tests.workers import children, nobody_is_there, nothing_is_left
@@ -299,3 +301,69 @@ def test_warnings_of_loading_are_given_here():
 
     with pytest.warns(ParfitWarning, match="UserWarning: odd units"):
         run(Data(np.arange(3)), lambda _, p: p.dataset, ProducerConsumerExecutor(2, load))
+
+
+# ---- memory
+
+
+@pytest.fixture
+def grown():
+    """What the memory of this process has grown by, at the most, bytes."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    yield lambda: tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+
+
+class Copies(Data):
+    """Each dataset is a copy, as `parfit.fit` hands them out."""
+
+    def item(self, p):
+        return super().item(p).copy()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_no_second_copy_of_the_data_is_made(grown, cold, step):
+    whole = np.ones((64 * step, 65536))[::step]
+    before = grown()
+    found = run(Copies(whole), lambda _, p: float(p.dataset.sum()), ProducerConsumerExecutor(4))
+    assert values(found) == [65536.0] * 64
+    assert grown() - before < 0.4 * whole.nbytes
+
+
+def test_no_second_copy_of_the_items_is_made(grown, cold):
+    whole = np.ones((64, 65536))
+    before = grown()
+    with ProducerConsumer(np.sum, [whole[i::8] for i in range(8)], lambda p, total: p * total, 4) as scores:
+        assert scores.run(2.0) == [2.0 * 8 * 65536] * 8
+        assert grown() - before < 0.4 * whole.nbytes
+
+
+def test_a_worker_that_dies_while_it_gets_its_share_holds_nobody_up(cold, tmp_path):
+    """The turn to be sent a share goes on to the next one."""
+    marker = tmp_path / "once"
+
+    def setup():
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    found = run(Data(np.ones((8, 65536))), lambda _, p: p.dataset[0], ProducerConsumerExecutor(4), setup=setup)
+    assert values(found) == [1.0] * 8
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(300000.0).reshape(3, -1)[:, ::2],
+        np.arange(60).astype("M8[s]")[::3],
+        np.zeros(50, dtype=[("a", "f8"), ("b", "i4")])["b"],
+    ],
+    ids=["numbers", "times", "a field"],
+)
+def test_the_last_number_of_an_array_in_pieces_counts(array):
+    before = fingerprint({"key": array})
+    assert before is not None
+    assert fingerprint({"key": array}) == before
+    array.flat[-1] = array.flat[-1] + 1
+    assert fingerprint({"key": array}) != before

@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 __all__ = ["fingerprint"]
 
@@ -28,8 +29,29 @@ class _Hash:
             self._buffers.update(view.nbytes.to_bytes(8, "little"))
             self._buffers.update(view)
 
+    def scattered(self, array: np.ndarray[Any, Any]) -> None:
+        """Take in an array whose memory is not in one piece, a little at a time."""
+        self._buffers.update(array.nbytes.to_bytes(8, "little"))
+        flags = ["external_loop", "buffered", "zerosize_ok"]
+        for part in np.nditer(array, flags, order="C", buffersize=1 << 16):  # type: ignore[call-overload]
+            self._buffers.update(part.tobytes())
+
     def digest(self) -> bytes:
         return self.stream.digest() + self._buffers.digest()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles into a `_Hash`, and makes no copy of an array, whatever the order of its memory."""
+
+    def __init__(self, sink: _Hash) -> None:
+        super().__init__(sink, protocol=5, buffer_callback=sink.buffer)
+        self._sink = sink
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is not np.ndarray or obj.dtype.hasobject or obj.flags.forc:
+            return super().reducer_override(obj)
+        self._sink.scattered(obj)
+        return np.empty, (obj.shape, obj.dtype)
 
 
 def fingerprint(data: Any) -> bytes | None:

@@ -19,23 +19,23 @@ import functools
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from parfit.core.errors import InvalidInputError, SetupError
-from parfit.core.protocols import Block, TaskFunction, Tasks
+from parfit.core.protocols import TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, WarningText
 from parfit.executors import payload as pl
 from parfit.executors.baggage import packed
 from parfit.executors.chunking import ChunkSizer, PairBlock
 from parfit.executors.keeping import shelf
+from parfit.executors.keeping.routing import Own, Router, positions
 from parfit.executors.lone import LonePool, ReplacedError, Stream, drive
 from parfit.executors.running import recording_warnings, run_block
 from parfit.executors.workers.idle import warm_up
 
-__all__ = ["BusyError", "Call", "Router", "SerialShards", "Shards"]
+__all__ = ["BusyError", "Call", "SerialShards", "Shards"]
 
 #: A share that has not been loaded after so many rounds, each ended by the worker's death, is given up.
 _ROUNDS = 4
@@ -87,86 +87,6 @@ class Call:
         return packed("setup", shelf.Keep(self.setup)) if self.renew else None
 
 
-class Router:
-    """Hands each task to the shard that has its dataset.
-
-    Parameters
-    ----------
-    tasks
-        Cut into blocks as they are wanted; a task's payload is its position, or has a `position`.
-    owner
-        position -> number of the shard.
-    shards
-        The number of shards.
-    """
-
-    def __init__(self, tasks: Tasks, owner: Callable[[int], int], shards: int) -> None:
-        self._tasks: Tasks | None = tasks
-        self._owner = owner
-        self._queues: list[deque[tuple[Any, Any]]] = [deque() for _ in range(shards)]
-
-    def pull(self, shard: int, n: int | None) -> deque[tuple[Any, Any]]:
-        """The tasks that wait for a shard: at least `n` of them, or all that there are."""
-        queue = self._queues[shard]
-        while self._tasks is not None and (n is None or len(queue) < n):
-            block = self._tasks.take(min(max(64, (n or 4096) * len(self._queues)), 4096))
-            if block is None:
-                self._tasks = None
-                break
-            block.visit(self._put)
-        return queue
-
-    def _put(self, key: Any, payload: Any) -> None:
-        self._queues[self._owner(position(payload))].append((key, payload))
-
-    def stop(self) -> None:
-        """Hand out no more."""
-        self._tasks = None
-        for queue in self._queues:
-            queue.clear()
-
-
-def position(payload: Any) -> int:
-    """The position of the dataset that a task is on."""
-    return payload if isinstance(payload, int) else int(payload.position)
-
-
-def _positions(jobs: Iterable[Any]) -> list[int]:
-    found: list[int] = []
-    for job in jobs:
-        job.block.visit(lambda _, payload: found.append(position(payload)))
-    return found
-
-
-class _Own:
-    """The tasks of one shard, as `Tasks`."""
-
-    def __init__(self, router: Router, shard: int) -> None:
-        self._router = router
-        self._shard = shard
-
-    def take(self, n: int) -> Block | None:
-        queue = self._router.pull(self._shard, n)
-        pairs = [queue.popleft() for _ in range(min(n, len(queue)))]
-        return PairBlock(pairs) if pairs else None
-
-    def any(self) -> bool:
-        return bool(self._router.pull(self._shard, 1))
-
-    def positions(self) -> list[int]:
-        return [position(payload) for _, payload in self._router.pull(self._shard, None)]
-
-    def refuse(self, failed: dict[int, Outcome]) -> Iterator[Outcome]:
-        """Answer the tasks on datasets that could not be loaded."""
-        queue = self._router.pull(self._shard, None)
-        for _ in range(len(queue)):
-            key, payload = queue.popleft()
-            if (outcome := failed.get(position(payload))) is None:
-                queue.append((key, payload))
-            else:
-                yield replace(outcome, key=key)
-
-
 class _Turn:
     """Whose share is being sent: one at a time."""
 
@@ -206,7 +126,7 @@ class _Shard:
         self._there: set[int] = set()
         self._failed: dict[int, Outcome] = {}
 
-    def work(self, call: Call, own: _Own) -> Stream:
+    def work(self, call: Call, own: Own) -> Stream:
         """Run this shard's tasks; yields None where it would wait."""
         pool, self._call, pool.retries = self.pool, call, call.retries
         if call.renew:
@@ -218,7 +138,7 @@ class _Shard:
                 yield from self._greet(keep)
                 keep = None
                 if self._load is not None:
-                    yield from self._load_missing([*own.positions(), *_positions(jobs)])
+                    yield from self._load_missing([*own.positions(), *positions(jobs)])
                     yield from own.refuse(self._failed)
                 pool.sealed = True  # a worker that is started from here on would lack what the old one had loaded
                 try:
@@ -367,7 +287,7 @@ class Shards:
             self._lock.release()
 
     def _run_all(self, call: Call, router: Router) -> Iterator[Outcome]:
-        owns = [(shard, own) for i, shard in enumerate(self._shards) if (own := _Own(router, i)).any()]
+        owns = [(shard, own) for i, shard in enumerate(self._shards) if (own := Own(router, i)).any()]
         cold = sum(not shard.pool.alive for shard, _ in owns)
         if cold > 1:  # a large share is sent to a worker that reads: let them all get there at the same time
             warm_up(cold)
