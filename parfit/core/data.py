@@ -1,17 +1,15 @@
 """Any data as labelled datasets, cut into blocks that travel.
 
 `read_data` finds out what the user has; a `Datasets` has labels and gives the datasets at any positions as a
-`DataBlock`, which pickles small and hands out each dataset as the objective sees it. A dataset is a copy: an
+`DataBlock` (`parfit.core.blocks`), which pickles small and hands out each dataset as the objective sees it. A dataset is a copy: an
 objective that writes into it changes nothing of the caller's, in whatever process it runs.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import pandas as pd
 import pandas.api.typing
 from numpy.typing import NDArray
 
+from parfit.core.blocks import DataBlock, FrameBlock, GroupBlock, ItemBlock, TreeBlock, mapped
 from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
 from parfit.core.values import is_array
 
@@ -26,17 +25,7 @@ __all__ = ["DataBlock", "Datasets", "read_data"]
 
 Positions = NDArray[np.intp]
 
-
-class DataBlock(ABC):
-    """Some datasets on their way to a worker. Picklable."""
-
-    @abstractmethod
-    def part(self, start: int, stop: int) -> DataBlock:
-        """The datasets `start` to `stop` (exclusive) of this block."""
-
-    @abstractmethod
-    def visit(self, call: Callable[[int, Any], None]) -> None:
-        """Call `call(i, dataset)` for each dataset in order."""
+_GROUPED = (pandas.api.typing.DataFrameGroupBy, pandas.api.typing.SeriesGroupBy, pandas.api.typing.Resampler)
 
 
 class Datasets(ABC):
@@ -81,7 +70,7 @@ def read_data(data: Any) -> Datasets:
         return data
     if isinstance(data, pd.DataFrame):
         return _FrameRows(data)
-    if isinstance(data, (pandas.api.typing.DataFrameGroupBy, pandas.api.typing.SeriesGroupBy)):
+    if isinstance(data, _GROUPED):
         return _Groups(data)
     if isinstance(data, pd.Series):
         return _Items(list(data), data.index.copy(), data)
@@ -115,31 +104,6 @@ def _index_of(labels: list[Any], names: Any = None) -> pd.Index[Any]:
     return index.set_names(names) if names is not None and len(names) == 1 else index
 
 
-@dataclass(frozen=True)
-class _FrameBlock(DataBlock):
-    """Rows of a frame; each is the Series that `DataFrame.apply` hands out.
-
-    The rows lie contiguous in memory, whatever the size of the block, so that sums and products over a row
-    have the same bits in every block.
-    """
-
-    frame: pd.DataFrame
-
-    def part(self, start: int, stop: int) -> DataBlock:
-        return _FrameBlock(self.frame.iloc[start:stop])
-
-    def visit(self, call: Callable[[int, Any], None]) -> None:
-        frame = self.frame
-        dtypes = set(frame.dtypes)
-        if len(dtypes) == 1 and isinstance(dtype := next(iter(dtypes)), np.dtype) and dtype.kind != "O":
-            values = np.array(frame.to_numpy(), order="C")
-            for i, label in enumerate(frame.index):
-                call(i, pd.Series(values[i], index=frame.columns, name=label, copy=False))
-        else:
-            for i in range(len(frame)):
-                call(i, _copied(frame.iloc[i]))
-
-
 def _run(positions: Positions) -> slice | None:
     """Consecutive positions as a slice, which shares memory; None where they are not."""
     if len(positions) and (np.diff(positions) == 1).all():
@@ -154,54 +118,7 @@ class _FrameRows(Datasets):
 
     def block(self, positions: Positions) -> DataBlock:
         chosen = _run(positions)
-        return _FrameBlock(self.owner.iloc[positions if chosen is None else chosen])
-
-
-@dataclass(frozen=True)
-class _ItemBlock(DataBlock):
-    """Objects of any kind."""
-
-    items: list[Any]
-
-    def part(self, start: int, stop: int) -> DataBlock:
-        return _ItemBlock(self.items[start:stop])
-
-    def visit(self, call: Callable[[int, Any], None]) -> None:
-        for i, item in enumerate(self.items):
-            call(i, _copied(item))
-
-
-#: What an objective may write into without meaning to change what the caller has.
-_CONTAINERS = (np.ndarray, list, dict, tuple, set, pd.Series, pd.DataFrame)
-
-
-def _copied(item: Any) -> Any:
-    """A copy of data in the usual containers, also where one is inside the other; anything else as it is."""
-    made: Any
-    if isinstance(item, pd.DataFrame):
-        made = item.copy()
-        for i, dtype in enumerate(item.dtypes):
-            if isinstance(dtype, np.dtype) and dtype.kind == "O":
-                made.isetitem(i, _copied(item.iloc[:, i]))
-        return made
-    if isinstance(item, pd.Series):
-        made = item.copy()
-        if item.dtype.kind == "O" and any(isinstance(cell, _CONTAINERS) for cell in item.array):
-            cells: Any = _copied(item.to_numpy())
-            made = pd.Series(cells, index=made.index, name=made.name, dtype=object)
-        return made
-    if isinstance(item, np.ndarray):
-        made = item.copy()
-        if item.dtype.kind == "O":
-            for i, cell in enumerate(item.flat):
-                made.flat[i] = _copied(cell)
-        return made
-    if type(item) in (dict, list, tuple, set):
-        try:
-            return copy.deepcopy(item)
-        except Exception:  # noqa: BLE001 - something inside cannot be copied: a lock, a connection
-            return item
-    return item
+        return FrameBlock(self.owner.iloc[positions if chosen is None else chosen])
 
 
 class _Items(Datasets):
@@ -211,11 +128,11 @@ class _Items(Datasets):
         self.owner = owner
 
     def block(self, positions: Positions) -> DataBlock:
-        return _ItemBlock([self._items[i] for i in positions])
+        return ItemBlock([self._items[i] for i in positions])
 
 
 class _Groups(_Items):
-    """The groups of a GroupBy, in its own order."""
+    """The groups of a GroupBy, or the bins of a Resampler, in its own order."""
 
     def __init__(self, groups: Any) -> None:
         pairs = list(groups)
@@ -224,7 +141,11 @@ class _Groups(_Items):
         names = list(sizes.index.names) if isinstance(sizes, pd.Series) else list(sizes.columns[:-1])  # as_index=False
         if len(keys) and all(isinstance(key, tuple) and len(key) == 1 for key in keys):
             keys = [key[0] for key in keys]
+        self._keys = keys
         super().__init__([frame for _, frame in pairs], _index_of(keys, names), groups)
+
+    def block(self, positions: Positions) -> DataBlock:
+        return GroupBlock([self._items[i] for i in positions], [self._keys[i] for i in positions])
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -251,14 +172,14 @@ def _as_batch(tree: Any) -> Datasets | None:
     if len(lengths) != 1 or max(leaf.ndim for leaf in leaves) < 2:
         return None
     if not isinstance(tree, Mapping):
-        return _Tree(_mapped(tree, np.asanyarray), lengths.pop(), tree)
+        return _Tree(mapped(tree, np.asanyarray), lengths.pop(), tree)
     other = next((key for key in tree if not isinstance(key, str)), None)
     if other is not None:
         raise InvalidInputError(
             f"data can be read in two ways: pandas.Series(data) is a dataset for each key, {shown(other)} among them; "
             f"a tuple of the arrays is a dataset for each index of their leading axis, of length {lengths.pop()}"
         )
-    batch = _Tree(_mapped(tree, np.asanyarray), lengths.pop(), tree)
+    batch = _Tree(mapped(tree, np.asanyarray), lengths.pop(), tree)
     batch.hint = (
         f"data was read as arrays with a common leading axis, {len(batch)} datasets in all; "
         "pandas.Series(data) is a dataset for each key"
@@ -266,37 +187,9 @@ def _as_batch(tree: Any) -> Datasets | None:
     return batch
 
 
-def _mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _mapped(value, function) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        made = [_mapped(value, function) for value in tree]
-        return type(tree)(*made) if hasattr(tree, "_fields") else type(tree)(made)
-    return function(tree)
-
-
-def _entry(i: int, leaf: NDArray[Any]) -> Any:
-    return _copied(leaf[i]) if leaf.dtype.kind == "O" else leaf[i].copy()
-
-
 def _part(chosen: Any, leaf: NDArray[Any]) -> NDArray[Any]:
     """Some entries, contiguous in memory, and with their mask where there is one."""
     return np.require(leaf[chosen], requirements="C") if type(leaf) is np.ndarray else leaf[chosen].copy()
-
-
-@dataclass(frozen=True)
-class _TreeBlock(DataBlock):
-    """A slice of arrays that share their leading axis."""
-
-    tree: Any
-    length: int
-
-    def part(self, start: int, stop: int) -> DataBlock:
-        return _TreeBlock(_mapped(self.tree, lambda leaf: leaf[start:stop]), stop - start)
-
-    def visit(self, call: Callable[[int, Any], None]) -> None:
-        for i in range(self.length):
-            call(i, _mapped(self.tree, functools.partial(_entry, i)))
 
 
 class _Tree(Datasets):
@@ -308,4 +201,4 @@ class _Tree(Datasets):
     def block(self, positions: Positions) -> DataBlock:
         chosen = _run(positions)
         part = functools.partial(_part, positions if chosen is None else chosen)
-        return _TreeBlock(_mapped(self._tree, part), len(positions))
+        return TreeBlock(mapped(self._tree, part), len(positions))

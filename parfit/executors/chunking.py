@@ -16,9 +16,9 @@ from parfit.core.protocols import Block, Tasks, Visitor
 
 __all__ = ["ChunkSizer", "PairBlock", "as_tasks"]
 
-#: Long against the 0.2 ms that a round trip costs, short against the imbalance at the end of a run
-#: (benchmarks/rows_vs_peers.py).
-TARGET_S = 0.02
+#: Long against what a round trip costs (0.2 ms; 1 ms where all cores are busy), and no longer: what is under way is
+#: lost with a Ctrl-C (benchmarks/rows_vs_peers.py, the first table; 0.02 s gives 2 to 5 % away).
+TARGET_S = 0.05
 #: What the workers may differ by at the end of a run; some five round trips.
 FLOOR_S = 0.002
 #: A chunk grows by this factor at the most, so that one cheap task does not send a thousand dear ones.

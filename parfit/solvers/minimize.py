@@ -17,6 +17,7 @@ from parfit.core.solution import Solution, Status
 from parfit.solvers.constraints import on_free
 from parfit.solvers.differences import numerical_gradient, numerical_jacobian
 from parfit.solvers.options import checked_options, refuse_unknown_options
+from parfit.solvers.second_look import Best, still_falls
 from parfit.solvers.verdict import guarded, judge, screen
 
 __all__ = ["BOUNDED", "CONSTRAINED", "METHODS", "Minimize"]
@@ -78,6 +79,13 @@ _MEANING = {
     ("L-BFGS-B", 2): _NO_LOWER, ("TNC", 4): _NO_LOWER, ("BFGS", 2): _NO_LOWER, ("CG", 2): _NO_LOWER,
     ("Newton-CG", 2): _NO_LOWER, ("SLSQP", 8): _NO_LOWER,
 }  # fmt: skip
+_SHORT = (
+    "the solver claims success where the cost still falls: measure parameters and cost in units that make them about 1, "
+    "choose a smaller `tol`, or another method such as {!r}"
+)
+#: The method to try next, where it is not Nelder-Mead.
+_OTHER = {"Nelder-Mead": "L-BFGS-B"}
+_LOST = "the solver ended at NaN or infinity: the parameters are the best that it met where the objective is finite"
 _NONFINITE = {("Powell", 3), ("CG", 3), ("BFGS", 3), ("Newton-CG", 3)}
 
 
@@ -124,10 +132,12 @@ class Minimize(Solver):
         jac = True if with_gradient else self._gradient(problem)
         bounds = _scipy.optimize.Bounds(problem.lower, problem.upper) if problem.bounded else None
         options = {k: v for k, v in self.options.items() if k not in ("tol", "hess", "hessp")}
+        best = Best()
+        fun = best.noting(problem.fun_and_gradient if with_gradient else problem.fun)
         found = guarded(
             problem,
             lambda: _scipy.optimize.minimize(
-                problem.fun_and_gradient if with_gradient else problem.fun,
+                fun,
                 problem.x0,
                 method=self.name,
                 jac=jac,
@@ -140,7 +150,15 @@ class Minimize(Solver):
         )
         if isinstance(found, Solution):
             return found
-        return judge(problem, self._solution(problem, found))
+        if best.z is not None and not problem.constraints and not np.isfinite(found.fun).all():
+            return judge(problem, _lost(problem, found, best.z, best.cost))
+        solution = judge(problem, self._solution(problem, found))
+        if solution.status is Status.CONVERGED and not problem.constraints:
+            z, cost, g = solution.x, solution.cost, _gradient_of(found)
+            if still_falls(problem, z, cost, self.name, self.options, g, solution.optimality):
+                solution.status = Status.STALLED
+                solution.message = f"{_SHORT.format(_OTHER.get(self.name, 'Nelder-Mead'))} ({solution.message})"
+        return solution
 
     def _gradient(self, problem: BoundProblem) -> Any:
         if self.name in _WITHOUT_GRADIENT:
@@ -173,10 +191,10 @@ class Minimize(Solver):
         else:  # Newton-CG has one code for NaN and for a Hessian that is not positive definite
             status = Status.NONFINITE if code in _NONFINITE and problem.nonfinite else Status.STALLED
         cost = float(np.asarray(found.fun).reshape(-1)[0])
-        gradient = found.get("grad", found.get("jac"))  # trust-constr has the constraints' Jacobians in `jac`
+        gradient = _gradient_of(found)
         optimality = float(found.get("optimality", np.nan))
         if np.isnan(optimality) and gradient is not None and not problem.constraints:
-            optimality = _projected(np.asarray(gradient, dtype=np.float64), z, problem)
+            optimality = _projected(gradient, z, problem)
         return Solution(
             x=z,
             status=status,
@@ -188,6 +206,18 @@ class Minimize(Solver):
             at_bound=_beside_bound(found, z, problem) if self.name == "trust-constr" else None,
             jac=final_jacobian(problem, z),
         )
+
+
+def _gradient_of(found: Any) -> FloatArray | None:
+    gradient = found.get("grad", found.get("jac"))  # trust-constr has the constraints' Jacobians in `jac`
+    return None if gradient is None else np.asarray(gradient, dtype=np.float64).reshape(-1)
+
+
+def _lost(problem: BoundProblem, found: Any, z: FloatArray, cost: float) -> Solution:
+    """Where a solver ends at NaN or infinity: the best point that it met, `z`."""
+    message = f"{_LOST} ({str(found.message).strip(' :')})"
+    njev, nit = int(found.get("njev", -1)), int(found.get("nit", -1))
+    return Solution(z, Status.NONFINITE, message, cost, njev=njev, nit=nit, jac=final_jacobian(problem, z))
 
 
 def _explained(code: tuple[str, int], message: str) -> str:

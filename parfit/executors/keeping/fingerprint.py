@@ -62,11 +62,11 @@ def fingerprint(data: Any) -> bytes | None:
     and a fit to old data is the one answer that nobody would notice to be wrong. Data that has not changed may,
     rarely, have another fingerprint than before, and is then sent again.
     """
-    if type(data).__name__ in ("DataFrameGroupBy", "SeriesGroupBy"):
+    if type(data).__name__.endswith(("DataFrameGroupBy", "SeriesGroupBy", "Resampler")):
         data = data.obj  # its keys cannot change, and its caches, which are pickled as well, grow
     sink = _Hash()
     try:
-        cloudpickle.Pickler(sink, protocol=5, buffer_callback=sink.buffer).dump(data)
+        _Pickler(sink).dump(data)
     except Exception:  # noqa: BLE001 - pickling raises what it likes
         return None
     return sink.digest()
