@@ -171,6 +171,11 @@ class BoundProblem:
         return len(self.x0)
 
     @property
+    def is_single_precision(self) -> bool:
+        """Whether what the objective gives is of less than double precision, which SciPy's own steps do not show."""
+        return self.resolution > _EPSILON
+
+    @property
     def bounded(self) -> bool:
         """Whether any free parameter has a finite bound."""
         return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())

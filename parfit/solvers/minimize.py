@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,9 +80,10 @@ _MEANING = {
     ("Newton-CG", 2): _NO_LOWER, ("SLSQP", 8): _NO_LOWER,
 }  # fmt: skip
 _SHORT = (
-    "the solver claims success where the cost still falls: measure parameters and cost in units that make them about 1, "
-    "choose a smaller `tol`, or another method such as {!r}"
+    "the solver claims success where the cost still falls: measure parameters and cost in units that make them about "
+    "1, choose a smaller `tol`, or another method such as {!r}"
 )
+_KEEP_OFF = "; bounds or a nearer start keep it off where the objective is NaN or infinite"
 #: The method to try next, where it is not Nelder-Mead.
 _OTHER = {"Nelder-Mead": "L-BFGS-B"}
 _LOST = "the solver ended at NaN or infinity: the parameters are the best that it met where the objective is finite"
@@ -148,16 +149,18 @@ class Minimize(Solver):
                 **self._hessian(problem),
             ),
         )
+        known = best.z is not None and not problem.constraints  # with constraints it may not be allowed
         if isinstance(found, Solution):
-            return found
-        if best.z is not None and not problem.constraints and not np.isfinite(found.fun).all():
-            return judge(problem, _lost(problem, found, best.z, best.cost))
+            return replace(found, x=best.z, cost=best.cost) if known and best.z is not None else found
+        if known and not np.isfinite(found.fun).all():
+            return judge(problem, _lost(problem, found, best))
         solution = judge(problem, self._solution(problem, found))
         if solution.status is Status.CONVERGED and not problem.constraints:
-            z, cost, g = solution.x, solution.cost, _gradient_of(found)
-            if still_falls(problem, z, cost, self.name, self.options, g, solution.optimality):
+            hint = _KEEP_OFF if problem.nonfinite else ""
+            if still_falls(problem, solution, _gradient_of(found), self.name, self.options):
                 solution.status = Status.STALLED
-                solution.message = f"{_SHORT.format(_OTHER.get(self.name, 'Nelder-Mead'))} ({solution.message})"
+                what_to_do = _SHORT.format(_OTHER.get(self.name, "Nelder-Mead"))
+                solution.message = f"{what_to_do}{hint} ({solution.message})"
         return solution
 
     def _gradient(self, problem: BoundProblem) -> Any:
@@ -166,7 +169,7 @@ class Minimize(Solver):
         jac = problem.jac
         if callable(jac) and problem.is_residuals:
             return lambda z: jac(z).T @ problem.residuals(z)
-        if jac is None and self.name in _NEEDS_GRADIENT:
+        if jac is None and (self.name in _NEEDS_GRADIENT or problem.is_single_precision):
             return lambda z: numerical_gradient(problem, z)
         return jac
 
@@ -213,11 +216,13 @@ def _gradient_of(found: Any) -> FloatArray | None:
     return None if gradient is None else np.asarray(gradient, dtype=np.float64).reshape(-1)
 
 
-def _lost(problem: BoundProblem, found: Any, z: FloatArray, cost: float) -> Solution:
-    """Where a solver ends at NaN or infinity: the best point that it met, `z`."""
+def _lost(problem: BoundProblem, found: Any, best: Best) -> Solution:
+    """Where a solver ends at NaN or infinity: the best point that it met."""
     message = f"{_LOST} ({str(found.message).strip(' :')})"
+    assert best.z is not None
     njev, nit = int(found.get("njev", -1)), int(found.get("nit", -1))
-    return Solution(z, Status.NONFINITE, message, cost, njev=njev, nit=nit, jac=final_jacobian(problem, z))
+    jac = final_jacobian(problem, best.z)
+    return Solution(best.z, Status.NONFINITE, message, best.cost, njev=njev, nit=nit, jac=jac)
 
 
 def _explained(code: tuple[str, int], message: str) -> str:
