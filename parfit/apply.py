@@ -93,6 +93,8 @@ def apply_by_multiprocessing(
     total = df.shape[1 - along]
     if not callable(func) or isinstance(func, np.ufunc) or not all(df.shape) or kwargs.get("engine") is not None:
         return df.apply(func, axis=axis, **kwargs)  # nothing to share out: pandas does these on whole columns
+    if kwargs.get("result_type") == "broadcast" and not df.axes[1 - along].is_unique:
+        return df.apply(func, axis=axis, **kwargs)  # where labels repeat, pandas hands out a frame of all that have one
     options = {name: kwargs.pop(name) for name in _APPLY_OPTIONS if name in kwargs}
     shared = not recipe.capabilities.own_process
     call = _Applied(func, along, options, tuple(kwargs.pop("args", ())), kwargs, shared)
@@ -337,9 +339,11 @@ def _joined(df: pd.DataFrame, axis: int, parts: list[_Packed], options: dict[str
     plain = type(df) is pd.DataFrame and not options and len(kinds) == 1 and parts[0].kind is not None
     labels = df.axes[1 - axis]
     if plain and parts[0].index is None:
-        return pd.Series(np.concatenate([part.values for part in parts]), index=labels)
+        column: Any = pd.Series(np.concatenate([part.values for part in parts]), index=labels)
+        return column.__finalize__(df, method="apply")
     if plain and axis == 1 and all(_same_index(part.index, parts[0].index) for part in parts):
-        return pd.DataFrame(np.concatenate([part.values for part in parts]), index=labels, columns=parts[0].index)
+        table: Any = pd.DataFrame(np.concatenate([part.values for part in parts]), index=labels, columns=parts[0].index)
+        return table.__finalize__(df, method="apply")
     results = itertools.chain.from_iterable(part.unpacked() for part in parts)
     whole: Any = df
     return whole.apply(lambda _: next(results), axis=axis, **options)

@@ -112,6 +112,17 @@ class Pool:
         _check_map("map(fun, iterable)", fun, iterable)
         return _map(self._recipe, fun, iterable, retries=0, stacklevel=2)
 
+    def starmap(
+        self,
+        fun: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,  # noqa: ARG002
+    ) -> list[Any]:
+        """``[fun(*x) for x in iterable]``; as `map`."""
+        self._dispatcher.check_open()
+        _check_map("starmap(fun, iterable)", fun, iterable)
+        return _map(self._recipe, _Starred(fun), iterable, retries=0, stacklevel=2)
+
     def imap(self, fun: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> Iterator[Any]:  # noqa: ARG002
         """Yield the results in order, each as soon as it and all before it are there; the first exception ends it."""
         self._dispatcher.check_open()
@@ -284,6 +295,16 @@ class _Each:
 
     def __call__(self, _: Any, item: Any) -> Any:
         return self._fun(item)
+
+
+class _Starred:
+    """The user's function, called with the entries of one argument."""
+
+    def __init__(self, fun: Callable[..., Any]) -> None:
+        self._fun = fun
+
+    def __call__(self, item: Iterable[Any]) -> Any:
+        return self._fun(*item)
 
 
 class _Numbered:

@@ -14,8 +14,8 @@ import scipy
 from numpy.typing import NDArray
 
 from parfit.core.columns import STATUSES, Columns
-from parfit.core.errors import InvalidInputError, missing_package, refuse_unknown
-from parfit.core.labels import position_of, select
+from parfit.core.errors import InvalidInputError, InvalidTypeError, missing_package, refuse_unknown
+from parfit.core.labels import position_of, select, unstorable
 from parfit.core.solution import Solution, Status
 from parfit.core.structure import Structure
 from parfit.display import as_html, as_text
@@ -349,12 +349,27 @@ class Fits:
         return pd.concat([made, summary.rename(columns={c: f"fit_{c}" for c in summary if c in made})], axis=1)
 
     def to_parquet(self, path: str | Path) -> None:
-        """Write `to_frame` as a Parquet file, labels as its index."""
+        """Write `to_frame` as a Parquet file, labels as its index.
+
+        Raises
+        ------
+        InvalidTypeError
+            Where the labels are of types that one column of a Parquet file cannot hold.
+        """
         try:
-            import pyarrow  # noqa: F401
+            import pyarrow
         except ImportError:
             raise missing_package("pyarrow", "to_parquet", "parquet") from None
-        self.to_frame().to_parquet(path)
+        try:
+            self.to_frame().to_parquet(path)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError) as exc:
+            kinds = unstorable(self._labels)
+            if kinds is None:
+                raise
+            raise InvalidTypeError(
+                f"the labels are {kinds}, which one column of a Parquet file cannot hold; as text they can be written: "
+                "fits.to_frame().rename(index=str).to_parquet(path)"
+            ) from exc
 
     def __repr__(self) -> str:
         return as_text(self, self._origin)

@@ -152,6 +152,6 @@ def writeable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if type(frame) is not pd.DataFrame or _one_dtype(frame) is None or (values := frame.to_numpy()).flags.writeable:
         return frame
-    made = _Writeable(frame, copy=False)
+    made: Any = _Writeable(frame, copy=False)
     made.__dict__["memory"] = values.copy("K")
-    return made
+    return made.__finalize__(frame)  # type: ignore[no-any-return]

@@ -294,3 +294,37 @@ def test_what_it_cannot_be_called_with():
         apply_by_multiprocessing(NUMBERS, len, 0)
     with pytest.raises(InvalidInputError, match="'processes'"):
         apply_by_multiprocessing(NUMBERS, len, executor="procesess")
+
+
+READ_ONLY = np.arange(12.0).reshape(6, 2)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"a": [1.0, 2, 3], "b": [4.0, 5, 6]}),
+        pd.DataFrame({"a": [1, 2, 3], "b": list("xyz")}),
+        pd.DataFrame(READ_ONLY, columns=list("ab"), copy=False),
+    ],
+    ids=["numbers", "mixed", "read_only"],
+)
+def test_attrs(frame, axis, executor):
+    frame = frame.copy(deep=False)
+    frame.attrs["unit"] = "m"
+    for func in (lambda v: v.attrs.get("unit", "none"), lambda v: 1.0, lambda v: v * 2, lambda v: [1, 2]):
+        expected = frame.apply(func, axis=axis)
+        found = apply_by_multiprocessing(frame, func, 2, axis=axis, executor=executor)
+        assert_same(found, expected)
+        assert found.attrs == expected.attrs
+    frame.attrs.clear()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_repeated_labels_are_broadcast(axis):
+    frame = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], index=["r", "r"], columns=["a", "a"])
+    for func in (lambda v: v.sum(), lambda v: [1, 2]):
+        expected = frame.apply(func, axis=axis, result_type="broadcast")
+        assert_same(apply_by_multiprocessing(frame, func, 2, axis=axis, result_type="broadcast"), expected)

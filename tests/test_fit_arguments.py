@@ -35,7 +35,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bounds": 3}, parfit.InvalidTypeError, "bounds of type int"),
     ({"bounds": (np.nan, 1)}, parfit.InvalidInputError, "the lower bound of x0 is NaN"),
     ({"bounds": [(0.5, 0.5)] * 3}, parfit.InvalidInputError, "all parameters are fixed, by `fixed` or by equal bounds"),
-    ({"bounds": [(0, 0), None, None]}, parfit.InvalidInputError, r"x0, 0.5, is outside its bounds \[0, 0\]"),
+    ({"bounds": [(0, 0.1), None, None]}, parfit.InvalidInputError, r"x0, 0.5, is outside its bounds \[0, 0.1\]"),
     ({"bounds": (1, 2), "fixed": ["x1"]}, parfit.InvalidInputError, r"x0, 0.5, is outside"),
     ({"bounds": {"x1": (1, 2)}, "fixed": ["x1"]}, parfit.InvalidInputError, "the fixed parameter x1, 0.5, is outside"),
     ({"bounds": {"x1": (3, 2)}, "x0": lambda row: [0.5] * 3}, parfit.InvalidInputError, "wrong way round"),
@@ -183,13 +183,13 @@ def test_the_arguments_are_not_changed() -> None:
 def test_bounds_that_some_rows_cannot_use() -> None:
     index = DATA.index
     low = pd.DataFrame({"x0": [-1.0, np.nan, 0.5, 0.0], "x1": [-99.0, -99.0, 0.5, 1.0]}, index=index)
-    high = pd.DataFrame({"x0": [99.0, 99.0, 0.5, 99.0], "x1": [99.0, 99.0, 0.5, 1.0]}, index=index)
+    high = pd.DataFrame({"x0": [99.0, 99.0, 0.5, 99.0], "x1": [99.0, 99.0, 0.5, 2.0]}, index=index)
     fits = parfit.fit(DATA, objective, [0.5] * 3, bounds=(low, high), fixed=["x2"], executor="serial")
     assert fits.status.tolist() == ["converged", "invalid", "converged", "invalid"]
     assert "the lower bound of x0 is NaN" in fits["b"].message
     assert fits.params.loc["c"].tolist() == [0.5] * 3  # nothing is free in this row, and its cost is known
     assert fits["c"].cost == 0.5 * ((DATA.loc["c"] - 0.5) ** 2).sum()
-    assert "the start of x1, 0.5, is outside its bounds [1, 1]" in fits["d"].message
+    assert "the start of x1, 0.5, is outside its bounds [1, 2]" in fits["d"].message
 
 
 def test_nothing_free_in_any_row() -> None:
@@ -218,3 +218,17 @@ def test_a_table_of_parameters_taken_for_a_dict() -> None:
         fits = parfit.fit(DATA, lambda p, row: row["no such"], table, executor="serial")
     assert fits.errors["message"].tolist() == ["'no such'"] * 4
     assert parfit.fit(DATA, lambda p, row: p.loc["a", "value"] - row.to_numpy(), table, executor="serial").success.all()
+
+
+@pytest.mark.parametrize("start", [5.0, -5.0, 3.0])
+def test_what_equal_bounds_fix_starts_there(start: float) -> None:
+    for bounds in ({"a": (3, 3)}, lambda _: {"a": (3, 3)}, (pd.DataFrame({"a": [3.0, 3.0]}), {"a": 3})):
+        fits = parfit.fit(
+            [1.0, 2.0],
+            lambda p, d: [p["a"] - 9, p["b"] - d],
+            {"a": start, "b": 0.0},
+            bounds=bounds,
+            executor="serial",
+        )
+        assert fits.params["a"].tolist() == [3.0, 3.0]
+        assert fits.params["b"].round(6).tolist() == [1.0, 2.0]

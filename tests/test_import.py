@@ -82,3 +82,7 @@ def test_a_name_that_does_not_exist() -> None:
 
 def test_the_public_names_are_those_of_the_lazy_table() -> None:
     assert sorted(parfit.__all__) == sorted({*parfit._HOME, "datasets", "__version__"})
+
+
+def test_what_keeps_data_in_a_worker_leaves_pandas_out() -> None:
+    assert "pandas" not in loaded_by("import parfit.executors.keeping.shelf, parfit.executors.keeping.resident")

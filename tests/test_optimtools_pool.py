@@ -45,10 +45,17 @@ class CustomError(Exception):
 def test_pool_map_imap_apply():
     with ot.Pool(2) as pool:
         assert pool.map(lambda x: x * x, range(20)) == [x * x for x in range(20)]
+        assert pool.starmap(lambda a, b: a - b, [(5, 2), [1, 1]], 1) == [3, 0]
         assert list(pool.imap(lambda x: x * x, range(20), 3)) == [x * x for x in range(20)]
         assert sorted(pool.imap_unordered(lambda x: -x, range(4))) == [-3, -2, -1, 0]
         assert pool.apply(lambda a, b=0: a - b, (5,), {"b": 2}) == 3
         assert pool.submit(divmod, 7, 2).result() == (3, 1)
+
+
+def test_starmap_names_the_item_that_fails():
+    with ot.Pool(2) as pool, pytest.raises(ZeroDivisionError) as caught:
+        pool.starmap(divmod, ((1, 1 - i) for i in range(3)))
+    assert any("item 1" in note for note in caught.value.__notes__)
 
 
 def test_imap_is_lazy():
@@ -173,7 +180,7 @@ def test_a_closed_pool_finishes_and_takes_no_more(tmp_path):
         pool.join()
     results = [pool.apply_async(abs, (i,)) for i in range(5)]
     pool.close()
-    for call in (pool.map, pool.imap, pool.imap_unordered, pool.apply_async):
+    for call in (pool.map, pool.starmap, pool.imap, pool.imap_unordered, pool.apply_async):
         with pytest.raises(InvalidInputError, match="closed"):
             call(abs, [1])
     pool.join()

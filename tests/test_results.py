@@ -12,6 +12,7 @@ import pytest
 from scipy.optimize import OptimizeResult
 
 import parfit
+from parfit.core.errors import InvalidTypeError
 from parfit.core.solution import Solution, Status
 
 T = np.linspace(0.0, 4.0, 15)
@@ -280,6 +281,30 @@ def test_parquet_and_back(tmp_path: Any, index: Any) -> None:
     fits = fit(data)
     fits.to_parquet(tmp_path / "fits.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "fits.parquet"), fits.to_frame())
+
+
+@pytest.mark.parametrize(
+    ("index", "kinds"),
+    [
+        (pd.Index([1, "two"], dtype=object), "int and str"),
+        (pd.MultiIndex.from_tuples([("s", 1), ("t", "two")]), "int and str"),
+    ],
+)
+def test_labels_that_parquet_cannot_hold_are_named(tmp_path: Any, index: Any, kinds: str) -> None:
+    pytest.importorskip("pyarrow")
+    fits = fit(decays(2).set_axis(index))
+    with pytest.raises(InvalidTypeError, match=f"the labels are {kinds}, .*rename"):
+        fits.to_parquet(tmp_path / "fits.parquet")
+    fits.to_frame().rename(index=str).to_parquet(tmp_path / "fits.parquet")  # as the message says
+    assert pd.read_parquet(tmp_path / "fits.parquet").index[1] in ("two", ("t", "two"))
+
+
+def test_a_position_in_the_place_of_a_label() -> None:
+    fits = fit(decays(2))
+    with pytest.raises(KeyError, match=r"fits\.row\(0\)` takes a position"):
+        fits[0]
+    with pytest.raises(KeyError, match=r"no dataset has the label 7.$"):
+        fits[7]
 
 
 def test_shown_in_a_terminal_and_in_a_notebook() -> None:

@@ -1,8 +1,7 @@
 """Any data as labelled datasets, cut into blocks that travel.
 
 `read_data` finds out what the user has; a `Datasets` has labels and gives the datasets at any positions as a
-`DataBlock` (`parfit.core.blocks`), which pickles small and hands out each dataset as the objective sees it. A dataset is a copy: an
-objective that writes into it changes nothing of the caller's, in whatever process it runs.
+`DataBlock` (`parfit.core.blocks`), which pickles small and hands out each dataset as the objective sees it.
 """
 
 from __future__ import annotations
@@ -70,6 +69,11 @@ def read_data(data: Any) -> Datasets:
         return data
     if isinstance(data, pd.DataFrame):
         return _FrameRows(data)
+    if type(data).__name__.lower().endswith("resamplergroupby"):
+        raise InvalidTypeError(
+            "data is the resampling of groups, which pandas does not hand out: "
+            "df.groupby([…, pd.Grouper(freq=…)]) has a group for each"
+        )
     if isinstance(data, _GROUPED):
         return _Groups(data)
     if isinstance(data, pd.Series):

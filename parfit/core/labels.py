@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, nearest, shown
 
-__all__ = ["position_of", "select"]
+__all__ = ["position_of", "select", "unstorable"]
 
 Positions = NDArray[np.intp]
 
@@ -55,6 +55,8 @@ def _positions_of(label: Hashable, labels: pd.Index[Any]) -> Positions:
 def _refuse_label(label: Any, labels: pd.Index[Any]) -> NoReturn:
     close = nearest(label, labels[:_COMPARED])
     hint = f"; did you mean {close}?" if close is not None else ""
+    if close is None and isinstance(label, (int, np.integer)) and -len(labels) <= label < len(labels):
+        hint = f"; `fits.row({label})` takes a position"
     if isinstance(label, (slice, list, np.ndarray, pd.Series, pd.Index)):
         hint = "; it takes one label (`fits.params` and `fits.summary` are frames, for more)"
     raise KeyError(f"no dataset has the label {shown(label)}{hint}")
@@ -112,3 +114,12 @@ def _checked(positions: list[Any], n: int) -> Positions:
             f"positions must be below {n}, and {found.max()} is not" if n else "there are no datasets"
         )
     return np.unique(found % n) if n else found
+
+
+def unstorable(labels: pd.Index[Any]) -> str | None:
+    """The types of the labels, in words, where a column of one type cannot hold them; None where they are not mixed."""
+    for level in range(labels.nlevels):
+        kinds = sorted({type(label).__name__ for label in labels.get_level_values(level).astype(object)})
+        if len(kinds) > 1:
+            return f"{', '.join(kinds[:-1])} and {kinds[-1]}"
+    return None

@@ -42,6 +42,10 @@ Raw = tuple[NDArray[Any], NDArray[Any]]
 
 _FILLS = (-np.inf, np.inf)
 _WORDS = ("lower", "upper")
+_BY_ROW = (
+    " of two numbers; a bound that varies by row comes as a frame: (lower, upper), one of them a DataFrame with a row "
+    "for each dataset and a column for each parameter that it bounds"
+)
 
 
 class _MisfitError(ParfitError):
@@ -172,7 +176,8 @@ def _read(place: _Place, tree: Any) -> Raw:
         raise _MisfitError(f"{place.where}: {shown_kind(tree)} is not a pair (lower, upper)")
     if isinstance(place.node, ScalarNode):
         if len(tree) != 2 or not all(map(_is_one, tree)):
-            raise _MisfitError(f"{place.where}: {shown_kind(tree)} is not a pair (lower, upper)")
+            by_row = len(tree) == 2 and any(isinstance(entry, (pd.Series, np.ndarray)) for entry in tree)
+            raise _MisfitError(f"{place.where}: {shown_kind(tree)} is not a pair (lower, upper){_BY_ROW * by_row}")
         return _full(place, tree[0]), _full(place, tree[1])
     return _sequence(place, tree)
 

@@ -243,6 +243,7 @@ def problem_with_start(
     names: Sequence[str], start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]
 ) -> str | None:
     """What is wrong with one dataset's start and bounds, shape (n,) each, in a sentence; None where nothing is."""
+    start = settled(start, lower, upper, fixed)
     bad = ~np.isfinite(start)
     if bad.any():
         i = int(np.argmax(bad))
@@ -272,6 +273,11 @@ def problem_with_bounds(names: Sequence[str], lower: FloatArray, upper: FloatArr
         how = "are the wrong way round" if lower[i] > upper[i] else "leave no room"
         return f"the bounds of {names[i]} {how}: lower {lower[i]:g}, upper {upper[i]:g}"
     return None
+
+
+def settled(start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]) -> FloatArray:
+    """A start in which what equal bounds fix is there; what `fixed` names is where its start says."""
+    return np.where(~fixed & (lower == upper) & np.isfinite(lower), lower, start)
 
 
 def moved_inside(start: FloatArray, lower: FloatArray, upper: FloatArray, fixed: NDArray[np.bool_]) -> FloatArray:
@@ -328,6 +334,7 @@ def frame_of(p: Parameters, start: FloatArray, lower: FloatArray, upper: FloatAr
     wrong = problem_with_start(p.names, start, lower, upper, p.fixed)
     if wrong is not None:
         raise InvalidInputError(wrong)
+    start = settled(start, lower, upper, p.fixed)
     free = ~p.fixed & (lower < upper)
     if free.all():
         return start, None, start, lower, upper

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parfit.core.data import DataBlock, Datasets
+from parfit.core.blocks import DataBlock, HandedOut
+from parfit.core.data import Datasets
 from parfit.core.parameters import Parameters
 from parfit.core.problem import RowTask
 from parfit.core.protocols import Block, Visitor
@@ -104,11 +105,9 @@ class FitTasks:
         """The user's own data, whose identity says whether a worker has it already."""
         return self._datasets.owner
 
-    def datasets(self, start: int, stop: int) -> list[Any]:
+    def datasets(self, start: int, stop: int) -> HandedOut:
         """The datasets at the positions `start` to `stop` of the whole data."""
-        found: list[Any] = []
-        self._datasets.block(np.arange(start, stop)).visit(lambda _, dataset: found.append(dataset))
-        return found
+        return HandedOut(self._datasets.block(np.arange(start, stop)), stop - start)
 
     def without_data(self) -> FitTasks:
         """The same tasks with None for each dataset."""

@@ -50,8 +50,9 @@ def fit(
     Parameters
     ----------
     data : DataFrame, GroupBy, mapping, sequence, ndarray or tree of arrays
-        A dataset per row of a DataFrame (as a Series), per group of a GroupBy (as a DataFrame), per entry of a
-        mapping or sequence, or per index of the leading axis of an array. A mapping or tuple of nothing but arrays,
+        A dataset per row of a DataFrame (as a Series), per group of a GroupBy or bin of ``df.resample("2D")`` (as a
+        DataFrame whose ``name`` is the key, as in `groupby.apply`), per entry of a mapping or sequence, or per index of
+        the leading axis of an array. A mapping or tuple of nothing but arrays,
         all of one length and one at least 2-D, is a tree of arrays, with a dataset per index of their leading axis
         (refused under keys that are not text); any other mapping is label -> dataset, as ``pandas.Series(mapping)``
         always is, and any other tuple a sequence.

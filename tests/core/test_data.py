@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections import namedtuple
 from typing import Any
 
@@ -153,6 +154,65 @@ def test_an_empty_group_is_a_row_too() -> None:
     assert fits.labels.tolist() == ["p", "none", "q", "r"]
     assert fits.status.tolist() == ["converged", "invalid", "converged", "converged"]
     assert "no residuals" in fits["none"].message
+
+
+def name_and_size(p: Any, group: Any) -> Any:
+    assert isinstance(group.name, str | int | tuple)
+    value = {"a": 1.0, "b": 2.0, 1: 3.0, 2: 4.0, ("a", 1): 5.0, ("b", 1): 6.0, ("b", 2): 7.0}[group.name]
+    return [p[0] - value, p[0] - value]
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads", "processes", "producer_consumer", "joblib"])
+@pytest.mark.parametrize("column", [None, "v"], ids=["frames", "series"])
+def test_a_group_has_its_key_as_its_name(executor: str, column: str | None) -> None:
+    frame = pd.DataFrame({"g": ["b", "a", "b"], "h": [1, 1, 2], "v": np.arange(3.0)})
+    for by, expected in (("g", [1, 2]), (["h"], [3, 4]), (["g", "h"], [5, 6, 7])):
+        groups: Any = frame.groupby(by) if column is None else frame.groupby(by)[column]
+        fits = parfit.fit(groups, name_and_size, [0.0], executor=executor, workers=2)
+        assert fits.params["x0"].round(6).tolist() == expected
+        assert fits.refit("all").params["x0"].round(6).tolist() == expected
+        assert fits.debug(position=0).x is not None
+
+
+def test_a_group_loaded_in_a_worker_has_its_name() -> None:
+    recipe = parfit.executors.producer_consumer.ProducerConsumerExecutor(2, lambda group: group.name)
+    groups = pd.DataFrame({"g": [3.0, 1.0, 2.0]}).groupby("g")
+    fits = parfit.fit(groups, lambda p, name: [p[0] - name] * 2, [0.0], executor=recipe)
+    assert fits.params["x0"].round(6).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("executor", ["processes", "producer_consumer"])
+def test_a_group_that_cannot_be_sent_takes_no_name_from_the_others(executor: str) -> None:
+    groups = pd.DataFrame({"g": ["a", "b", "b"], "o": [0, threading.Lock(), 0]}).groupby("g")
+    fits = parfit.fit(groups, name_and_size, [0.0], executor=executor, workers=1)
+    assert fits.status.tolist() == ["converged", "error"]
+
+
+def test_the_user_s_own_groups_get_no_name() -> None:
+    groups = {"a": FRAME.iloc[:2], "b": FRAME.iloc[2:]}
+    read_data(FRAME.groupby("x")).one(0)
+    assert not any(hasattr(group, "name") for group in (*all_of(groups), *groups.values(), FRAME))
+
+
+@pytest.mark.parametrize("column", [None, "v"], ids=["frames", "series"])
+def test_bins_of_time(column: str | None) -> None:
+    at = pd.DatetimeIndex(["2020-01-01", "2020-01-02", "2020-01-07"], name="day")
+    frame: Any = pd.DataFrame({"v": [1.0, 2.0, 4.0]}, index=at)
+    data = (frame if column is None else frame[column]).resample("2D")
+    datasets = read_data(data)
+    assert datasets.labels.tolist() == pd.date_range("2020-01-01", periods=4, freq="2D").tolist()
+    assert datasets.labels.name == "day"
+    assert [len(group) for group in all_of(data)] == [2, 0, 0, 1]
+    assert datasets.one(3).name == pd.Timestamp("2020-01-07")
+    for _ in range(2):
+        fits = parfit.fit(data, lambda p, d: p - np.ravel(d), [0.0], executor="producer_consumer", workers=2)
+        assert fits.status.tolist() == ["converged", "invalid", "invalid", "converged"]
+
+
+def test_bins_of_groups_are_refused() -> None:
+    frame = pd.DataFrame({"g": [1, 1, 2]}, index=pd.date_range("2020", periods=3))
+    with pytest.raises(InvalidTypeError, match=r"pd\.Grouper"):
+        read_data(frame.groupby("g").resample("2D"))
 
 
 # ---- mappings, sequences, arrays

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import Bounds
 
+import parfit
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitError, UnknownNameError
 from parfit.core.pairs import one_side, read_pairs
 from parfit.core.structure import Structure
@@ -118,3 +119,20 @@ def test_one_side() -> None:
     assert one_side(structure, {"b": 5}, 1).tolist() == [INF, 5, 5]
     with pytest.raises(InvalidInputError, match="the upper side has 2 entries for 3 parameters"):
         one_side(structure, [1, 2], 1)
+
+
+@pytest.mark.parametrize("bound", [pd.Series([1.0, 2.0]), np.array([1.0, 2.0])], ids=["series", "array"])
+def test_a_bound_that_varies_by_row_comes_as_a_frame(bound: Any) -> None:
+    text = r"bounds: k: .* is not a pair \(lower, upper\) of two numbers; .* \(lower, upper\), one of them a DataFrame"
+    with pytest.raises(InvalidTypeError, match=text):
+        read_pairs(Structure({"k": 1.0, "m": 1.0}), {"k": (0, bound)})
+    with pytest.raises(InvalidTypeError, match=r"is not a pair \(lower, upper\)$"):
+        read_pairs(Structure({"k": 1.0, "m": 1.0}), {"k": (0, 1, 2)})
+    fits = parfit.fit(
+        pd.Series([5.0, 5.0]),
+        lambda p, d: [p["k"] - d, p["m"]],
+        {"k": 0.5, "m": 1.0},
+        bounds=({"k": 0}, pd.DataFrame({"k": bound})),
+        executor="serial",
+    )
+    assert fits.params["k"].round(6).tolist() == [1.0, 2.0]

@@ -343,8 +343,10 @@ def test_fixed_values_and_equal_bounds_agree_with_the_start() -> None:
         InvalidInputError, match=r"the value of the fixed parameter a, 5, is outside its bounds \[0, 3\]"
     ):
         read({"a": 5.0, "b": 1.0}, {"a": (0, 3)}, ["a"])
-    with pytest.raises(InvalidInputError, match=r"the start of a, 5, is outside its bounds \[3, 3\]"):
-        read({"a": 5.0, "b": 1.0}, {"a": (3, 3)})
+    with pytest.raises(
+        InvalidInputError, match=r"the value of the fixed parameter a, 5, is outside its bounds \[3, 3\]"
+    ):
+        read({"a": 5.0, "b": 1.0}, {"a": (3, 3)}, ["a"])
     with pytest.raises(InvalidInputError, match="the bounds of a are the wrong way round"):
         read({"a": 1.0, "b": 1.0}, {"a": (3, 0)}, ["a"])
 

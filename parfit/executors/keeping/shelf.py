@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from parfit.core.errors import InvalidTypeError
+from parfit.core.group_names import name_of, named
 from parfit.core.protocols import TaskFunction
 from parfit.core.solution import TaskError
 from parfit.executors import payload as pl
@@ -29,9 +30,9 @@ class _Broken(NamedTuple):
     error: TaskError
 
 
-def _unpack(n_stream: int, segments: list[pl.Buffer]) -> Any:
+def _unpack(n_stream: int, segments: list[pl.Buffer], *name: Any) -> Any:
     try:
-        return pl.loads((n_stream, segments))
+        return named(pl.loads((n_stream, segments)), *name)
     except Exception as exc:  # noqa: BLE001 - unpickling raises what it likes
         return _Broken(TaskError.from_exception(exc, skip_frames=1))
 
@@ -41,10 +42,11 @@ class Packed:
 
     def __init__(self, obj: Any) -> None:
         self._payload = pl.dumps(obj)
+        self._name = name_of(obj)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         n_stream, segments = self._payload
-        return _unpack, (n_stream, [pickle.PickleBuffer(segment) for segment in segments])
+        return _unpack, (n_stream, [pickle.PickleBuffer(segment) for segment in segments], *self._name)
 
 
 class Apart:
@@ -85,7 +87,8 @@ class Shelf:
     def get(self, position: int) -> Any:
         """The dataset; raises what loading it raised."""
         if self._load is None:
-            return copy.deepcopy(self._raw(position))
+            raw = self._raw(position)
+            return named(copy.deepcopy(raw), *name_of(raw))
         self.load(position)
         found = self._loaded[position]
         if isinstance(found, _Broken):
