@@ -28,7 +28,7 @@ class Status(StrEnum):
 
     CONVERGED = ("converged", "converged")
     MAX_STEPS = ("max_steps", "stopped at the limit of iterations or evaluations")
-    STALLED = ("stalled", "no descent was possible short of the tolerances")
+    STALLED = ("stalled", "stopped short of a minimum: no descent was found, or the cost still falls")
     UNMOVED = ("unmoved", "the solver claims success but never left its start")
     NONFINITE = ("nonfinite", "the objective is NaN or infinite")
     INVALID = ("invalid", "the start, the bounds or the size of this dataset cannot be fitted")
