@@ -46,7 +46,7 @@ def burn(row: pd.Series) -> float:
 def tiny(row: pd.Series) -> float:
     """About 1 us."""
     total = 0.0
-    for i in range(26):
+    for i in range(38):
         total += i
     return total
 
@@ -160,9 +160,9 @@ def tiny_rows(rows: int, repeats: int, workers: int) -> None:
     print(f"\n2. {rows:,} rows of {1e6 * (time.perf_counter() - begin) / 20_000:.2f} us")
     small = peers(df, tiny, workers, without_joblib=True)
     times = interleaved(small, repeats)
-    part = df.iloc[: rows // 20]
+    part = df.iloc[: rows // 100]
     times["joblib, a task a row"] = [
-        20 * t for t in interleaved({"": peer_joblib(part, tiny, workers)}, max(2, repeats // 2))[""]
+        100 * t for t in interleaved({"": peer_joblib(part, tiny, workers)}, 2)[""]
     ]
     serial = times["DataFrame.apply"]
     print(f"   {'':28}{'wall s':>9}{'speed against DataFrame.apply':>32}")
