@@ -161,9 +161,7 @@ def tiny_rows(rows: int, repeats: int, workers: int) -> None:
     small = peers(df, tiny, workers, without_joblib=True)
     times = interleaved(small, repeats)
     part = df.iloc[: rows // 100]
-    times["joblib, a task a row"] = [
-        100 * t for t in interleaved({"": peer_joblib(part, tiny, workers)}, 2)[""]
-    ]
+    times["joblib, a task a row"] = [100 * t for t in interleaved({"": peer_joblib(part, tiny, workers)}, 2)[""]]
     serial = times["DataFrame.apply"]
     print(f"   {'':28}{'wall s':>9}{'speed against DataFrame.apply':>32}")
     for name, found in times.items():
