@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[1]
 #: For programs that hang, s.
@@ -92,3 +94,19 @@ def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIE
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
         time.sleep(0.02)
+
+
+def run_notebook(cells, folder):
+    """Run the cells in a kernel of their own; the notebook as it is then."""
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    path = folder / "notebook.ipynb"
+    nbformat.write(notebook, path)
+    run = (
+        "import sys, nbformat, nbclient; nb = nbformat.read(sys.argv[1], 4); "
+        "nbclient.NotebookClient(nb, timeout=90, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
+    )
+    checked([sys.executable, "-W", "ignore", "-c", run, str(path)], folder, quiet=False)
+    return json.loads(path.read_text())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
-import pytest
-
-from tests.programs import checked, run_program, run_stdin, written
+from tests.programs import checked, run_notebook, run_program, run_stdin, written
 
 UNGUARDED = """
     import os
@@ -112,18 +109,7 @@ CELLS = [
 
 def test_cells_of_a_notebook(tmp_path):
     """In a kernel of its own, the shell's own tables and hooks around every function."""
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    path = tmp_path / "notebook.ipynb"
-    nbformat.write(notebook, path)
-    run = (
-        "import sys, nbformat, nbclient; nb = nbformat.read(sys.argv[1], 4); "
-        "nbclient.NotebookClient(nb, timeout=90, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
-    )
-    checked([sys.executable, "-W", "ignore", "-c", run, str(path)], tmp_path, quiet=False)
-    outputs = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
+    outputs = [cell["outputs"] for cell in run_notebook(CELLS, tmp_path)["cells"]]
     printed = ["".join(o["text"]) for cell in outputs for o in cell if o["output_type"] == "stream"]
     assert printed == ["[10, 20, 30]\n", "[101, 201, 301]\n"]
     assert "".join(outputs[3][-1]["data"]["text/plain"]).split() == "0 1 1 2 2 3 dtype: int64".split()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 
 import pytest
 
-from tests.programs import checked, run_program, run_stdin
+from tests.programs import run_notebook, run_program, run_stdin
 
 UNGUARDED = """
     import time
@@ -57,18 +56,7 @@ CELLS = [
 
 def test_cells_of_a_notebook(tmp_path):
     """pandarallel#98, pyLIMA#66."""
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    path = tmp_path / "notebook.ipynb"
-    nbformat.write(notebook, path)
-    run = (
-        "import sys, nbformat, nbclient; nb = nbformat.read(sys.argv[1], 4); "
-        "nbclient.NotebookClient(nb, timeout=90, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
-    )
-    checked([sys.executable, "-W", "ignore", "-c", run, str(path)], tmp_path, quiet=False)
-    made = json.loads(path.read_text())
+    made = run_notebook(CELLS, tmp_path)
     outputs = [output for cell in made["cells"] for output in cell["outputs"]]
     assert ["".join(o["text"]) for o in outputs if o["output_type"] == "stream"] == ["[1.0]\n", "[2.0]\n"]
     (shown,) = ["".join(o["data"]["text/html"]) for o in outputs if "text/html" in o.get("data", ())]
