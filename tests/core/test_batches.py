@@ -11,6 +11,7 @@ import pytest
 import parfit
 from parfit.core.data import read_data
 from parfit.core.errors import InvalidInputError
+from tests.core.foreign import Foreign
 
 
 @pytest.mark.parametrize("entries", [1, 2, 3, 30])
@@ -42,17 +43,6 @@ def test_an_objective_for_datasets_under_labels_is_told() -> None:
         parfit.ParfitWarning, match=r"every dataset raised .*pandas\.Series\(data\) is a dataset for each"
     ):
         parfit.fit(data, lambda p, d: d[:, 0] - p, [0.0], executor="serial")
-
-
-class Foreign:
-    """An array of another library."""
-
-    def __init__(self, values: Any) -> None:
-        self._values = np.asarray(values)
-        self.shape, self.ndim = self._values.shape, self._values.ndim
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self._values, dtype=dtype)
 
 
 def test_arrays_of_other_libraries() -> None:

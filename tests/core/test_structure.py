@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, UnknownNameError
 from parfit.core.structure import Structure
+from tests.core.foreign import Foreign
 
 Pair = namedtuple("Pair", ["low", "high"])
 
@@ -110,17 +111,6 @@ def test_every_vector_has_its_structure(tree: Any, seed: int) -> None:
 )
 def test_names(tree: Any, names: list[str]) -> None:
     assert list(Structure(tree).names) == names
-
-
-class Foreign:
-    """An array of another library."""
-
-    def __init__(self, values: Any) -> None:
-        self._values = np.asarray(values)
-        self.shape, self.ndim = self._values.shape, self._values.ndim
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self._values, dtype=dtype)
 
 
 def test_arrays_of_other_libraries() -> None:
