@@ -9,14 +9,14 @@ part in an undetermined direction have an infinite one.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
-__all__ = ["Inference", "conf_int", "from_jacobian"]
+__all__ = ["Inference", "Inferences", "conf_int", "from_hessians", "from_jacobian", "from_jacobians", "from_normal"]
 
 FloatArray = NDArray[np.float64]
 
@@ -99,6 +99,141 @@ def from_jacobian(J: FloatArray, cost: float, *, absolute_sigma: bool = False) -
 
 #: Forward differences leave an error of about 1.5e-8 in each column of unit length.
 _RANK_RTOL = float(np.finfo(float).eps ** 0.5)
+
+
+class Inferences(NamedTuple):
+    """What the Jacobians or Hessians of many fits say.
+
+    Attributes
+    ----------
+    cov : ndarray, shape (B, n (n + 1) / 2)
+        The upper triangles of the covariances, as in `Inference`; 0 for parameters that are not free.
+    rank, condition : ndarray, shape (B,)
+        As in `Inference`.
+    doubtful : ndarray of bool, shape (B,)
+        Where rounding errors have taken half of the digits, so that the Jacobian itself is to be asked.
+    """
+
+    cov: FloatArray
+    rank: NDArray[np.int32]
+    condition: FloatArray
+    doubtful: NDArray[np.bool_]
+
+
+#: Singular values from normal equations hold fewer than half of their digits below this, relative to the largest.
+_DOUBTFUL = 1e-4
+
+
+def from_normal(
+    A: FloatArray, cost: FloatArray, m: NDArray[Any], free: NDArray[np.bool_], *, absolute_sigma: bool = False
+) -> Inferences:
+    """As `from_jacobian`, for many fits at once and from their normal equations.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n)
+        ``J.T @ J`` at the solutions.
+    cost, m : ndarray, shape (B,)
+        Half the sum of squares, and the number of residuals.
+    free : ndarray of bool, shape (B, n)
+        What was fitted.
+    """
+    variance = _variance(cost, m, free, absolute_sigma)
+    return _from_quadratics(A, free, variance, np.maximum(m, A.shape[1]))
+
+
+def from_hessians(H: FloatArray, free: NDArray[np.bool_]) -> Inferences:
+    """The covariance of maximum-likelihood estimates: the inverse of the Hessian of a negative log-likelihood.
+
+    Parameters
+    ----------
+    H : ndarray, shape (B, n, n)
+        The Hessians of the objectives at the solutions.
+    free : ndarray of bool, shape (B, n)
+        What was fitted.
+    """
+    one = np.ones(len(H))
+    found = _from_quadratics((H + H.swapaxes(1, 2)) / 2, free, one, len(H[0]) if len(H) else 0)
+    return found._replace(doubtful=np.zeros(len(H), dtype=bool))
+
+
+def from_jacobians(
+    J: FloatArray, cost: FloatArray, m: NDArray[Any], free: NDArray[np.bool_], *, absolute_sigma: bool = False
+) -> Inferences:
+    """As `from_jacobian`, for many Jacobians of one shape, (B, m, n); rows of zeros in them are padding."""
+    variance = _variance(cost, m, free, absolute_sigma)
+    n = J.shape[2]
+    J = np.where(free[:, None, :], J, 0.0)
+    scale = np.sqrt((J * J).sum(axis=1))
+    scale = np.where(scale > 0, scale, 1.0)
+    finite: NDArray[np.bool_] = np.isfinite(J).all(axis=(1, 2))  # type: ignore[assignment]
+    scaled = np.where(finite[:, None, None], J / scale[:, None, :], 0.0)
+    _, s, Vt = np.linalg.svd(scaled, full_matrices=False)
+    if s.shape[1] < n:  # fewer residuals than parameters: what they say nothing of is of size 0
+        extra = n - s.shape[1]
+        s = np.pad(s, ((0, 0), (0, extra)))
+        Vt = np.pad(Vt, ((0, 0), (0, extra), (0, 0)))
+    held = n - free.sum(axis=1)
+    return _from_spectrum(s, Vt.swapaxes(1, 2), scale, free, finite, variance, np.maximum(m, n), held)
+
+
+def _variance(cost: FloatArray, m: NDArray[Any], free: NDArray[np.bool_], absolute: bool) -> FloatArray:
+    if absolute:
+        return np.ones(len(cost))
+    freedom = m - free.sum(axis=1)
+    return np.where(freedom > 0, 2 * cost / np.maximum(freedom, 1), math.inf)
+
+
+def _from_quadratics(A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, size: Any) -> Inferences:
+    n = A.shape[1]
+    inner = free[:, :, None] & free[:, None, :]
+    finite: NDArray[np.bool_] = np.isfinite(A).all(axis=(1, 2))  # type: ignore[assignment]
+    norms = np.abs(np.diagonal(A, axis1=1, axis2=2))
+    scale = np.sqrt(np.where(free & (norms > 0), norms, 1.0))
+    if not (free.all() and finite.all()):
+        A = np.where(inner & finite[:, None, None], A, 0.0)
+    inverse = 1 / scale
+    scaled = A * (inverse[:, :, None] * inverse[:, None, :])
+    values, V = np.linalg.eigh(scaled)
+    s = np.sqrt(np.maximum(values[:, ::-1], 0.0))
+    held = n - free.sum(axis=1)
+    return _from_spectrum(s, V[:, :, ::-1], scale, free, finite, variance, size, held)
+
+
+def _from_spectrum(
+    s: FloatArray,
+    V: FloatArray,
+    scale: FloatArray,
+    free: NDArray[np.bool_],
+    finite: NDArray[np.bool_],
+    variance: FloatArray,
+    size: Any,
+    held: NDArray[np.intp],
+) -> Inferences:
+    """From singular values, shape (B, n), largest first, of which the last `held` belong to what is not free."""
+    n = s.shape[1]
+    rows, columns = np.triu_indices(n)
+    largest = s[:, :1]
+    kept = s > (np.asarray(size) ** 0.5 * _RANK_RTOL)[..., None] * largest
+    least = np.take_along_axis(s, np.maximum(n - 1 - held, 0)[:, None], axis=1)[:, 0]
+    doubtful = finite & ~(least > _DOUBTFUL * largest[:, 0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        condition = np.where(least > 0, largest[:, 0] / least, math.inf)
+        W = V / s[:, None, :] / scale[:, :, None]
+    if kept.all() and np.isfinite(variance).all() and finite.all():
+        W *= np.sqrt(variance)[:, None, None]
+        return Inferences((W @ W.swapaxes(1, 2))[:, rows, columns], np.full(len(s), n, np.int32), condition, doubtful)
+    W = np.where(kept[:, None, :], W, 0.0)
+    rank = kept.sum(axis=1)
+    vain = ~np.isfinite(variance) | (rank == 0)
+    W *= np.sqrt(np.where(vain, 0.0, variance))[:, None, None]
+    cov = (W @ W.swapaxes(1, 2))[:, rows, columns]
+    lost = vain[:, None] | (1.0 - np.where(kept[:, None, :], V * V, 0.0).sum(axis=2) > _SHARE)
+    lost &= free
+    if lost.any():
+        cov[(lost[:, rows] & free[:, columns]) | (lost[:, columns] & free[:, rows])] = math.inf
+    cov[~finite] = math.nan
+    return Inferences(cov, np.where(finite, rank, -1).astype(np.int32), np.where(finite, condition, math.nan), doubtful)
 
 
 def conf_int(params: pd.DataFrame, stderr: pd.DataFrame, freedom: NDArray[np.intp], level: float) -> pd.DataFrame:

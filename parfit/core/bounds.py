@@ -17,6 +17,7 @@ from parfit.core.structure import Structure
 
 __all__ = [
     "align",
+    "at_bound",
     "column_of_numbers",
     "read_bounds",
     "refuse_near_columns",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+#: A parameter within this of its bound, relative to the bound's size, is at the bound (as SciPy's `trf`).
+_BOUND_RTOL = 1e-8
 _KINDS = (type(None), Mapping, pd.Series, Sequence, np.ndarray)
 
 
@@ -164,3 +167,16 @@ def row_bounds(structure: Structure, bounds: Any) -> tuple[FloatArray, FloatArra
     except ParfitError as exc:
         raise InvalidInputError(f"the bounds of this dataset cannot be used: {exc}") from exc
     return lower, upper
+
+
+def at_bound(
+    z: FloatArray, lower: FloatArray, upper: FloatArray, known: NDArray[np.int8] | None = None
+) -> NDArray[np.int8]:
+    """-1, 0 or 1 for each parameter, in arrays of any shape: at its lower bound, free, at its upper bound."""
+    mask = np.zeros(z.shape, dtype=np.int8) if known is None else known.astype(np.int8)
+    if not np.isfinite(lower).any() and not np.isfinite(upper).any():
+        return mask
+    with np.errstate(invalid="ignore"):
+        mask[np.isfinite(lower) & (z - lower <= _BOUND_RTOL * np.maximum(1.0, np.abs(lower)))] = -1
+        mask[np.isfinite(upper) & (upper - z <= _BOUND_RTOL * np.maximum(1.0, np.abs(upper)))] = 1
+    return mask

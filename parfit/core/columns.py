@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parfit.core.solution import Outcome, OutcomeKind, Solution, Status, TaskError, WarningText
+from parfit.core.solution import Outcome, OutcomeKind, Solution, Solutions, Status, TaskError, WarningText
 
 __all__ = ["Columns"]
 
@@ -102,6 +102,30 @@ class Columns:
         if s.history is not None:
             self.history[position] = s.history
         self._say(position, s.message)
+
+    def put_many(self, found: Solutions) -> None:
+        """Put in what became of many datasets, in place of what was there."""
+        at = found.positions
+        for kept in (self.errors, self.warnings, self.history):
+            if kept:
+                for position in at.tolist():
+                    kept.pop(position, None)
+        self.status[at] = found.status
+        self.params[at] = found.x
+        self.at_bound[at] = found.at_bound
+        for name in _FLOATS:
+            self.floats_of(name)[at] = getattr(found, name)
+        for name in _INTS[:-1]:
+            self.ints_of(name)[at] = getattr(found, name)
+        self.ints_of("attempts")[at] = 1
+        if found.cov is not None:
+            if self.cov is None:
+                self.cov = np.full((len(self), len(self._triangle[0])), np.nan)
+            self.cov[at] = found.cov
+        elif self.cov is not None:
+            self.cov[at] = np.nan
+        codes = [self._messages.setdefault(message, len(self._messages)) for message in found.messages]
+        self._message_of[at] = np.array(codes, dtype=np.int32)[found.message]
 
     def _say(self, position: int, message: str) -> None:
         self._message_of[position] = self._messages.setdefault(message, len(self._messages))

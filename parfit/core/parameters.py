@@ -35,7 +35,16 @@ from parfit.core.nodes import shown_kind
 from parfit.core.structure import Structure
 from parfit.core.values import is_single
 
-__all__ = ["Frame", "Parameters", "frame_of", "problem_with_bounds", "read_parameters", "row_start"]
+__all__ = [
+    "Frame",
+    "Parameters",
+    "frame_of",
+    "moved_inside",
+    "problem_with_bounds",
+    "read_parameters",
+    "row_start",
+    "settled",
+]
 
 FloatArray = NDArray[np.float64]
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 
 if TYPE_CHECKING:
     from parfit.core.problem import BoundProblem
-    from parfit.core.solution import Outcome, Solution
+    from parfit.core.solution import Outcome, Solution, Solutions
 
 __all__ = [
+    "BatchedSolver",
     "Block",
     "Capabilities",
     "Executor",
@@ -199,12 +200,51 @@ class Solver(ABC):
         """
 
 
+class BatchedSolver(ABC):
+    """A frozen, picklable recipe: the mathematics of fitting one row, for a program that runs it on all at once.
+
+    Each method is a pure function of what it is given, and is traced by JAX; a loop that knows of many rows maps it
+    over them and calls `init` once, then `step` and `terminate` until every row has ended. One `step` evaluates the
+    objective once, so that no row waits for another's line search.
+
+    A state is a NamedTuple of arrays with at least the fields ``x`` (n,), ``cost``, ``start_cost``, ``nfev``, ``njev``,
+    ``nit``, ``nonfinite`` (evaluations that gave NaN or infinity since the last step that was taken) and ``end``.
+
+    Attributes
+    ----------
+    name
+        The name by which users ask for it.
+    residuals
+        True where it needs a residual vector.
+    """
+
+    name: ClassVar[str]
+    residuals: ClassVar[bool]
+
+    @abstractmethod
+    def init(self, lane: Any) -> Any:
+        """The state before the first evaluation; `lane` has start, bounds and objective of the row."""
+
+    @abstractmethod
+    def step(self, lane: Any, state: Any) -> Any:
+        """Evaluate the objective where `state` wants it, take in what came of it, and choose the next point."""
+
+    @abstractmethod
+    def terminate(self, lane: Any, state: Any) -> Any:
+        """Why the row has ended (`parfit.batched.ends.End`), an integer; 0 where it has not."""
+
+
 class Store(AbstractContextManager["Store"]):
     """Where solutions are kept as they come, by the position of their dataset; one writer, the parent."""
 
     @abstractmethod
     def put(self, position: int, outcome: Outcome) -> None:
         """Keep what became of the dataset at `position`; ``outcome.value`` is a `Solution` or None."""
+
+    def put_many(self, solutions: Solutions) -> None:
+        """Keep what became of many datasets at once."""
+        for outcome in solutions.outcomes():
+            self.put(outcome.key, outcome)
 
     @abstractmethod
     def done(self) -> Iterable[int]:

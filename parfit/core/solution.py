@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from parfit.core.errors import ParfitError, RemoteError, TaskTimeoutError, WorkerLostError
 
-__all__ = ["Outcome", "OutcomeKind", "Solution", "Status", "TaskError", "WarningText"]
+__all__ = ["Outcome", "OutcomeKind", "Solution", "Solutions", "Status", "TaskError", "WarningText"]
 
 FloatArray = NDArray[np.float64]
 
@@ -223,3 +224,67 @@ class Solution:
     rank: int = -1
     condition: float = float("nan")
     history: FloatArray | None = None
+
+
+@dataclass(slots=True)
+class Solutions:
+    """The fits of many datasets, as columns; each as in `Solution`.
+
+    Attributes
+    ----------
+    positions : ndarray, shape (k,)
+        Which datasets.
+    x : ndarray, shape (k, n)
+        All parameters.
+    status : ndarray of int8, shape (k,)
+        How each ended, as a position in ``tuple(Status)``.
+    message : ndarray of int, shape (k,)
+        And in words, as a position in `messages`.
+    messages : list of str
+        The different messages.
+    cost, optimality, condition, seconds : ndarray, shape (k,)
+        `seconds` is the share of each in the time of all, s.
+    n_residuals, nfev, njev, nit, rank : ndarray of int, shape (k,)
+        Counts.
+    at_bound : ndarray of int8, shape (k, n)
+        Which parameters are at a bound.
+    cov : ndarray, shape (k, n (n + 1) / 2), optional
+        Upper triangles of the covariances.
+    """
+
+    positions: NDArray[np.intp]
+    x: FloatArray
+    status: NDArray[np.int8]
+    message: NDArray[np.intp]
+    messages: list[str]
+    cost: FloatArray
+    optimality: FloatArray
+    condition: FloatArray
+    seconds: FloatArray
+    n_residuals: NDArray[Any]
+    nfev: NDArray[Any]
+    njev: NDArray[Any]
+    nit: NDArray[Any]
+    rank: NDArray[Any]
+    at_bound: NDArray[np.int8]
+    cov: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """One by one."""
+        n = self.x.shape[1]
+        rows, columns = np.triu_indices(n)
+        for i, position in enumerate(self.positions.tolist()):
+            cov = None
+            if self.cov is not None:
+                cov = np.empty((n, n))
+                cov[rows, columns] = cov[columns, rows] = self.cov[i]
+            status, text = tuple(Status)[self.status[i]], self.messages[self.message[i]]
+            found = Solution(self.x[i], status, text, at_bound=self.at_bound[i], cov=cov)
+            for name in ("n_residuals", "nfev", "njev", "nit", "rank"):
+                setattr(found, name, int(getattr(self, name)[i]))
+            for name in ("cost", "optimality", "condition"):
+                setattr(found, name, float(getattr(self, name)[i]))
+            yield Outcome(position, OutcomeKind.DONE, found, seconds=float(self.seconds[i]))

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parfit.core.bounds import at_bound
 from parfit.core.problem import BoundProblem
 from parfit.core.solution import Solution, Status
 
-__all__ = ["at_bound", "falls_short", "guarded", "judge", "screen"]
+__all__ = ["falls_short", "guarded", "judge", "screen"]
 
 FloatArray = NDArray[np.float64]
 
-#: A parameter within this of its bound, relative to the bound's size, is at the bound (as SciPy's `trf`).
-_BOUND_RTOL = 1e-8
 #: How far around a solution NaN is looked for, relative to each parameter.
 _WALL_STEP = 1e-4
 #: The cosine between the residuals and a column of the Jacobian below which a point is stationary enough.
@@ -139,17 +138,6 @@ def _never_better(problem: BoundProblem, solution: Solution) -> str | None:
         if not _is_minimum(problem, solution.x, solution.cost):
             return "the solver claims success, and is no better than its start"
     return None
-
-
-def at_bound(z: FloatArray, lower: FloatArray, upper: FloatArray, known: NDArray[np.int8] | None) -> NDArray[np.int8]:
-    """-1, 0 or 1 for each parameter: at its lower bound, free, at its upper bound."""
-    mask = np.zeros(len(z), dtype=np.int8) if known is None else known.astype(np.int8)
-    if not np.isfinite(lower).any() and not np.isfinite(upper).any():
-        return mask
-    with np.errstate(invalid="ignore"):
-        mask[np.isfinite(lower) & (z - lower <= _BOUND_RTOL * np.maximum(1.0, np.abs(lower)))] = -1
-        mask[np.isfinite(upper) & (upper - z <= _BOUND_RTOL * np.maximum(1.0, np.abs(upper)))] = 1
-    return mask
 
 
 def _cost(problem: BoundProblem, z: FloatArray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from parfit.core.columns import Columns
 from parfit.core.protocols import Store
-from parfit.core.solution import Outcome, Status
+from parfit.core.solution import Outcome, Solutions, Status
 
 __all__ = ["MemoryStore"]
 
@@ -29,6 +29,9 @@ class MemoryStore(Store):
 
     def put(self, position: int, outcome: Outcome) -> None:
         self._columns.put(position, outcome)
+
+    def put_many(self, solutions: Solutions) -> None:
+        self._columns.put_many(solutions)
 
     def done(self) -> Iterable[int]:
         columns = self._columns
