@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editors
     from parfit import datasets
     from parfit.apply import apply_by_multiprocessing
+    from parfit.batched.jaxify import jaxify
     from parfit.core.errors import (
         DownloadError,
         FitError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     )
     from parfit.core.protocols import Executor, Solver, Store
     from parfit.core.solution import Solution, Status
+    from parfit.curves import curve_fit
     from parfit.executors.cpus import cpu_count
     from parfit.executors.workers.idle import shutdown_workers
     from parfit.fitting import fit
@@ -41,6 +43,8 @@ __version__ = "0.1.0"
 _HOME = {
     "fit": "parfit.fitting",
     "Fits": "parfit.results",
+    "curve_fit": "parfit.curves",
+    "jaxify": "parfit.batched.jaxify",
     "apply_by_multiprocessing": "parfit.apply",
     "sweep": "parfit.sweeping",
     "load_model": "parfit.mdl",
@@ -110,8 +114,10 @@ __all__ = [
     "async_apply",
     "async_map",
     "cpu_count",
+    "curve_fit",
     "datasets",
     "fit",
+    "jaxify",
     "load_model",
     "shutdown_workers",
     "sweep",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,42 +16,13 @@ from numpy.typing import NDArray
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.errors import InvalidInputError, InvalidTypeError, missing_package, refuse_unknown
 from parfit.core.labels import position_of, select, unstorable
+from parfit.core.origin import Origin
 from parfit.core.solution import Solution, Status
 from parfit.core.structure import Structure
 from parfit.display import as_html, as_text
 from parfit.inference import conf_int
 
-__all__ = ["Fits", "Origin"]
-
-#: Refits some positions with changed arguments of `fit`, starting from what is there.
-Refit = Callable[["Fits", NDArray[np.intp], dict[str, Any]], "Fits"]
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a `Fits` comes from.
-
-    Attributes
-    ----------
-    engine, engine_reason
-        Which engine ran, and why.
-    seconds
-        The wall time of the call, s.
-    workers
-        In words: which executor.
-    maximize
-        Whether ``cost`` is the negative of the objective.
-    refit, debug
-        Run rows again; None where the data are not at hand.
-    """
-
-    engine: str
-    engine_reason: str
-    seconds: float
-    executor: str
-    maximize: bool = False
-    refit: Refit | None = None
-    debug: Callable[[int], Solution] | None = None
+__all__ = ["Fits"]
 
 
 class Fits:
@@ -88,8 +59,8 @@ class Fits:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without the data and the objective, which `refit` and `debug` need."""
-        origin = replace(self._origin, refit=None, debug=None)
+        """Pickled without the data and the objective, which `refit`, `debug` and `sensitivity` need."""
+        origin = replace(self._origin, refit=None, debug=None, sensitivity=None)
         return type(self), (self._columns, self._labels, self._structure, origin)
 
     # ---- tables
@@ -270,6 +241,15 @@ class Fits:
         names = list(self._structure.names)
         return pd.DataFrame(self._columns.cov_of(position_of(label, self._labels)), index=names, columns=names)
 
+    def covariances(self) -> NDArray[np.float64]:
+        """The covariances of all datasets, shape (B, n, n), as `cov` gives one; NaN where there is none."""
+        c, (B, n) = self._columns, self._columns.params.shape
+        made = np.full((B, n, n), np.nan)
+        if c.cov is not None:
+            rows, columns = np.triu_indices(n)
+            made[:, rows, columns] = made[:, columns, rows] = c.cov
+        return made
+
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Confidence intervals by Student's t distribution, labels × (name, ``lower`` or ``upper``)."""
         if not 0 < level < 1:
@@ -322,7 +302,48 @@ class Fits:
         """
         if self._origin.refit is None:
             raise InvalidInputError("these fits were loaded without their data and objective: call parfit.fit again")
-        return self._origin.refit(self, self._positions(which, by), changes)
+        fits: Fits = self._origin.refit(self, self._positions(which, by), changes)
+        return fits
+
+    def sensitivity(self, wrt: str | int = "data") -> Any:
+        """How the solutions move with the data or a hyperparameter: ``dx/dθ``, by the implicit function theorem.
+
+        Parameters
+        ----------
+        wrt
+            ``"data"``, or `k` for ``args[k]``, a number or an array.
+
+        Returns
+        -------
+        DataFrame, ndarray, list, or nesting of ndarrays
+            For rows of a DataFrame: labels × (parameter, data column), of the columns that hold numbers. For arrays
+            with a leading axis: arrays of shape (B, n, *shape of a dataset's), nested as they are. For groups, mappings
+            and sequences: a list with an entry for each dataset, in its form: a DataFrame, rows × (parameter, column),
+            for a frame; parameters × labels for a Series; shape (n, *shape) for an array. For an argument: an array of
+            shape (B, n, *shape of the argument).
+
+            NaN for datasets that did not converge, for parameters that the data do not determine (the Hessian is
+            singular along them), and for whole numbers that the objective uses as such (an index). 0 for parameters
+            that are fixed or at a bound, where they stay for small changes.
+
+        Raises
+        ------
+        InvalidInputError
+            Where the objective cannot be compiled, with the reason; for fits with constraints; and for fits that were
+            loaded without their data and objective.
+        MissingPackageError
+            Where JAX is not installed.
+
+        Notes
+        -----
+        At a solution the gradient of the cost ``C(x, θ)`` is zero in the parameters that are free to move, so that
+        ``dx/dθ = -H⁻¹ d(grad C)/dθ``, with the exact Hessian `H`, the curvature of the residuals included: M. Blondel
+        et al. (2022), Efficient and modular implicit differentiation, arXiv:2105.15183. It is as exact as the solution
+        is. After a `refit`, objective, arguments and bounds are those of that last call.
+        """
+        if self._origin.sensitivity is None:
+            raise InvalidInputError("these fits were loaded without their data and objective: call parfit.fit again")
+        return self._origin.sensitivity(self, wrt)
 
     def _positions(self, which: Any, by: str) -> NDArray[np.intp]:
         if by not in ("label", "position"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import warnings
 from typing import Any
@@ -54,7 +55,7 @@ def test_a_frame_an_objective_and_a_start() -> None:
     assert scalar.success.all()
     np.testing.assert_allclose(scalar.params, wanted, rtol=1e-3)
     assert "L-BFGS-B" not in fits.engine_reason
-    assert fits.engine == scalar.engine == "rows"
+    assert fits.engine == scalar.engine == ("batch" if importlib.util.find_spec("jax") else "rows")
 
 
 def test_args_travel() -> None:

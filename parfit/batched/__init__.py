@@ -1,1 +1,73 @@
-"""All datasets at once, compiled with JAX. The room is ready; the engine is not in it yet."""
+"""All datasets at once, with JAX: one compiled program instead of one call of SciPy a dataset.
+
+    plan.py      is the objective traceable, and equal to itself? programs and shapes
+                     ── feeds.py: data as arrays ── traced.py: the objective ── standins/: what it is handed
+                     ── jaxify.py: NumPy as JAX ── purity.py: what cannot be compiled
+    streams.py   blocks of rows on several threads ── loop.py: the only file that knows of the batch axis
+    lm.py, lbfgsb.py, neldermead.py   the mathematics of one row, `init / step / terminate`
+    verdict.py   what an end is worth
+    compiled.py  double precision, compiled once ── cache.py: and kept on disk
+
+Nothing here is imported before a fit wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.batched.compiled import Counts, counts
+from parfit.batched.jaxify import jaxify
+from parfit.batched.lbfgsb import LBFGSB
+from parfit.batched.lm import LM
+from parfit.batched.loop import Finished
+from parfit.batched.neldermead import NelderMead
+from parfit.batched.plan import Bucket, Plan, make_plan
+from parfit.batched.streams import run_streams
+from parfit.batched.untraceable import Untraceable
+from parfit.batched.verdict import judged
+from parfit.core.protocols import BatchedSolver
+
+__all__ = [
+    "METHODS",
+    "Bucket",
+    "Counts",
+    "Finished",
+    "Plan",
+    "Untraceable",
+    "counts",
+    "jaxify",
+    "judged",
+    "make_plan",
+    "run",
+]
+
+#: By the names of SciPy's methods that they stand for.
+METHODS: dict[str, type[BatchedSolver]] = {solver.name: solver for solver in (LM, LBFGSB, NelderMead)}
+#: The most that the data of one block may take, bytes.
+_BLOCK_BYTES = 1 << 26
+
+
+def run(plan: Plan, conclude: Callable[[Bucket, Finished], Any], streams: int) -> Iterator[Any]:
+    """Take all rows of a plan to their end; yields what `conclude` makes of those that have ended, as they do."""
+    for bucket in plan.buckets:
+        chunks = _chunks(bucket, streams)
+        yield from run_streams(
+            bucket.loop,
+            chunks,
+            lambda positions, bucket=bucket: plan.block(bucket, positions),  # type: ignore[misc]
+            lambda found, bucket=bucket: conclude(bucket, found),  # type: ignore[misc]
+            streams,
+        )
+
+
+def _chunks(bucket: Bucket, streams: int) -> list[NDArray[np.intp]]:
+    """The positions in blocks of equal size, a multiple of the streams where there are more rows than a few chunks."""
+    most = min(bucket.loop.most, max(bucket.loop.width, _BLOCK_BYTES // max(bucket.loop.row_bytes, 1)))
+    n = -(-len(bucket.positions) // most)
+    if len(bucket.positions) > 2 * bucket.loop.width:
+        n = -(-n // streams) * streams
+    return np.array_split(bucket.positions, n)

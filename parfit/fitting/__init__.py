@@ -89,7 +89,8 @@ def fit(
     jac : callable or str, optional
         ``jac(params, dataset, *args)``: the gradient in the structure of `x0` (or flat), or the Jacobian of the
         residuals, shape (m, n); True where the objective returns value and gradient; or SciPy's ``"2-point"``,
-        ``"3-point"``, ``"cs"``.
+        ``"3-point"``, ``"cs"``; or ``"jax"``: exact derivatives of an objective that JAX can trace, written with NumPy
+        or `jax.numpy`, and exact Hessians for the methods that take one and were given none.
     args : tuple, optional
         More arguments of `objective`. They travel to each worker once.
     maximize : bool

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,23 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
 from parfit.core.errors import FitError, FitInterrupted, InvalidInputError, ParfitWarning, refuse_unknown, shown
+from parfit.core.origin import Origin
 from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Solver, Store
 from parfit.core.solution import Outcome, Solution, Status
 from parfit.core.tasks import FitTasks
+from parfit.fitting.batch import solutions_of
+from parfit.fitting.derivatives import with_derivatives
+from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
+from parfit.fitting.sensitivity import sensitivity_of
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
-from parfit.results import Fits, Origin
+from parfit.results import Fits
 from parfit.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from parfit.batched import Plan
 
 __all__ = ["Call"]
 
@@ -95,25 +103,25 @@ class Call:
     def _fill(self, store: Store, positions: Positions, already: int = 0) -> Fits:
         """Run the datasets at `positions` into the store, and read it out."""
         begin = time.perf_counter()
-        reason = "engine='rows' was asked for" if self.given["engine"] == "rows" else "this objective runs as Python"
-        _log.info("engine rows: %s; %d datasets, executor %s", reason, len(positions), self.executor.name)
+        plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
+        engine = "rows" if plan is None else "batch"
+        where = f"executor {self.executor.name}" if plan is None else plan.where
+        _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
 
         def result() -> Fits:
             columns: Columns = store.columns()
-            reconcile(columns)
-            origin = Origin(
-                "rows",
-                reason,
-                time.perf_counter() - begin,
-                f"executor {self.executor.name}",
-                self.problem.maximize,
-                self.refit,
-                self._debug,
-            )
+            if plan is None:
+                reconcile(columns)
+            seconds = time.perf_counter() - begin
+            hooks = (self.refit, self._debug, self._sensitivity)
+            origin = Origin(engine, reason, seconds, where, self.problem.maximize, *hooks)
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
-            self._stream(store, positions, already)
+            if plan is None:
+                self._stream(store, positions, already)
+            else:
+                self._at_once(plan, store, positions, already)
         except KeyboardInterrupt:
             fits = result()
             done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
@@ -125,9 +133,10 @@ class Call:
     def _stream(self, store: Store, positions: Positions, already: int) -> None:
         if not len(positions):
             return
-        problem = dataclasses.replace(self.problem, parameters=self.problem.parameters.common())
+        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, positions)
+        problem = dataclasses.replace(problem, parameters=problem.parameters.common())
         tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
-        setup = functools.partial(ready, problem, self.solver)
+        setup = functools.partial(ready, problem, solver)
         total = already + len(positions)
         watch = MismatchWatch(positions, len(self.datasets))
         with (
@@ -139,6 +148,16 @@ class Call:
                 watch.see(outcome)
                 self._take(store, outcome)
                 count(1)
+
+    def _at_once(self, plan: Plan, store: Store, positions: Positions, already: int) -> None:
+        """All rows through compiled programs."""
+        with reporting(self.progress, already + len(positions), "fits", already) as count:
+            for solutions in solutions_of(plan, self.given["workers"]):
+                store.put_many(solutions)
+                if self.on_error == "raise":
+                    for outcome in solutions.outcomes():
+                        self._raise_if_failed(outcome)
+                count(len(solutions))
 
     def _take(self, store: Store, outcome: Outcome) -> None:
         store.put(outcome.key, outcome)
@@ -163,10 +182,14 @@ class Call:
         block = FitTasks(self.datasets, p, np.array([position])).take(1)
         assert block is not None
         found: list[Solution] = []
-        problem = dataclasses.replace(self.problem, parameters=p.common())
+        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, np.array([position]))
+        problem = dataclasses.replace(problem, parameters=p.common())
         with random_state(kept=True):
-            block.visit(lambda _, task: found.append(fit_one((problem, self.solver), task)))
+            block.visit(lambda _, task: found.append(fit_one((problem, solver), task)))
         return found[0]
+
+    def _sensitivity(self, fits: Fits, wrt: Any) -> Any:
+        return sensitivity_of(fits, wrt, self.problem, self.solver, self.datasets)
 
 
 def _refuse_if_all_invalid(fits: Fits) -> None:

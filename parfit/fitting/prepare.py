@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,17 +11,18 @@ import numpy as np
 
 from parfit import executors, solvers
 from parfit.core.data import Datasets, read_data
-from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
+from parfit.core.errors import InvalidInputError, InvalidTypeError, missing_package, refuse_unknown
 from parfit.core.parameters import read_parameters
 from parfit.core.problem import Problem
 from parfit.core.protocols import Store
 from parfit.core.structure import Structure
 from parfit.fitting.call import Call
+from parfit.fitting.engines import ENGINES
 from parfit.fitting.worker import random_state
 
 __all__ = ["prepare"]
 
-_DIFFERENCES = ("2-point", "3-point", "cs")
+_DERIVATIVES = ("2-point", "3-point", "cs", "jax")
 
 
 def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: bool = False) -> Call:
@@ -36,7 +38,7 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     objective, store = given["objective"], given["store"]
     if not callable(objective):
         raise InvalidTypeError(f"objective must be callable, not {type(objective).__name__}")
-    for name, choices in (("engine", ("auto", "rows")), ("on_error", ("record", "raise"))):
+    for name, choices in (("engine", ENGINES), ("on_error", ("record", "raise"))):
         if given[name] not in choices:
             refuse_unknown(f"value of `{name}`", given[name], choices)
     if store is not None and not isinstance(store, Store):
@@ -53,6 +55,8 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     options = given["options"]
     if options is not None and not isinstance(options, Mapping):
         raise InvalidTypeError(f"options must be a dict of the method's options, not {type(options).__name__}")
+    options, dtype = _precision(options)
+    given = {**given, "dtype": dtype}
     datasets = read_data(given["data"])
     first = functools.partial(_first, datasets)
     with random_state(kept=True):  # x0(dataset) may draw from it
@@ -88,6 +92,19 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     )
 
 
+def _precision(options: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Any]:
+    """The options without ``dtype``, which is the batched engine's own: float64 unless float32 is asked for."""
+    if not options or "dtype" not in options:
+        return options, np.float64
+    try:
+        dtype = np.dtype(options["dtype"])
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype not in (np.float32, np.float64):
+        raise InvalidInputError(f"option 'dtype' must be 'float64' or 'float32', not {options['dtype']!r}")
+    return {name: value for name, value in options.items() if name != "dtype"}, dtype.type
+
+
 def _check_number(name: str, value: Any, *, above: int) -> None:
     if value is None:
         return
@@ -113,9 +130,11 @@ def _derivative(jac: Any) -> Any:
     if callable(jac) or jac is True:
         return jac
     if not isinstance(jac, str):
-        raise InvalidTypeError(f"jac must be a function, True, or one of {_DIFFERENCES}, not {type(jac).__name__}")
-    if jac not in _DIFFERENCES:
-        refuse_unknown("value of `jac`", jac, _DIFFERENCES)
+        raise InvalidTypeError(f"jac must be a function, True, or one of {_DERIVATIVES}, not {type(jac).__name__}")
+    if jac not in _DERIVATIVES:
+        refuse_unknown("value of `jac`", jac, _DERIVATIVES)
+    if jac == "jax" and importlib.util.find_spec("jax") is None:
+        raise missing_package("jax", "jac='jax'", "jax")
     return jac
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import sys
 
 import numpy as np
 
@@ -20,6 +21,9 @@ __all__ = ["fit_one", "random_state", "ready"]
 def ready(problem: Problem, solver: Solver) -> tuple[Problem, Solver]:
     """What each worker is set up with. What solvers load on first use is loaded here, on no dataset's time limit."""
     importlib.import_module("scipy.optimize")
+    derivatives = sys.modules.get("parfit.batched.derivatives")  # which a problem with jac="jax" has brought along
+    if derivatives is not None and isinstance(problem.jac, derivatives.Derivative):
+        problem.jac.compile()
     return problem, solver
 
 

@@ -126,7 +126,7 @@ INDEXES = {
 def test_labels_of_any_kind_round_trip(name, workers):
     """dask#4172, pandarallel#115, pandarallel#67."""
     frame = lines(4).set_axis(INDEXES[name])
-    fits = parfit.fit(frame, residuals, START, workers=workers)
+    fits = parfit.fit(frame, residuals, START, workers=workers, engine="rows")
     for found in (fits.params, fits.summary, fits.stderr):
         pd.testing.assert_index_equal(found.index, frame.index, exact=True)
     np.testing.assert_array_equal(fits.params, parfit.fit(lines(4), residuals, START, executor="serial").params)

@@ -1,0 +1,377 @@
+"""From a fit to compiled programs: is the objective traceable, does it give the same values, in which shapes.
+
+    objective, data ─▶ trace (as it is, else by `jaxify`) ─▶ compile ─▶ compare with plain calls on a few rows ─▶ Plan
+
+What stands in the way is an `Untraceable`, whose sentence tells the user why the ordinary engine runs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.batched.compiled import precision
+from parfit.batched.deadline import TracedTooLong, deadline
+from parfit.batched.feeds import read_feed
+from parfit.batched.jaxify import jaxify
+from parfit.batched.lane import Lane
+from parfit.batched.loop import Block, Loop, at, chunk_width
+from parfit.batched.normal import jacobian
+from parfit.batched.purity import is_suspicious
+from parfit.batched.recorded import Recorded, kept, record
+from parfit.batched.starts import Starts, read_starts
+from parfit.batched.traced import Traced
+from parfit.batched.untraceable import Untraceable
+from parfit.core.data import Datasets
+from parfit.core.errors import MethodMismatchError, shown
+from parfit.core.problem import Problem, RowTask
+from parfit.core.protocols import BatchedSolver
+
+__all__ = ["Bucket", "Plan", "make_plan"]
+
+Positions = NDArray[np.intp]
+#: How many datasets are called plainly, to compare.
+_SAMPLE = 3
+#: How far apart the two values may be, relative to the larger, in units of the precision.
+_ALIKE = 1e7
+#: Padding may add so many numbers before shapes of their own are compiled: what they cost is less than a compilation.
+_PADDING = 4_000_000
+_LEAST_LENGTH = 8
+#: How long tracing may take where the ordinary engine will do, s.
+_TRACING_S = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Rows that share a program.
+
+    Attributes
+    ----------
+    positions
+        Theirs in the input.
+    length
+        What they are padded to; 0 where nothing is.
+    loop
+        The programs.
+    m
+        The number of residuals, padding included; -1 for a scalar.
+    """
+
+    positions: Positions
+    length: int
+    loop: Loop
+    m: int
+
+    @cached_property
+    def _derivative(self) -> Loop:
+        return replace(self.loop, extra=lambda lane, z: jnp.stack(jacobian(lane.objective, z, together=True)[1], 1))
+
+    def part(self, rows: Any, chosen: NDArray[Any]) -> Any:
+        """Some of the rows that a program has read."""
+        return at(rows, chosen)
+
+    def jacobians(self, rows: Any, x: NDArray[Any]) -> NDArray[np.float64]:
+        """The Jacobians of the residuals of some rows, shape (k, m, n)."""
+        return np.asarray(self._derivative.extras(rows, x), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What runs: compiled programs, and what they read.
+
+    Attributes
+    ----------
+    problem, datasets
+        What is fitted.
+    traced
+        The objective.
+    buckets
+        Rows of one shape each.
+    starts
+        By position, of the rows of all buckets.
+    how
+        What was done to the objective, in a sentence.
+    most_operations
+        Objectives with more operations are refused.
+    """
+
+    problem: Problem
+    traced: Traced
+    buckets: list[Bucket]
+    starts: Starts
+    positions: Positions
+    dtype: Any
+    how: str
+    most_operations: int | None = None
+
+    @property
+    def where(self) -> str:
+        """On what it runs, in words."""
+        solvers = {bucket.loop.solver.name for bucket in self.buckets}
+        return f"{' '.join(solvers) or 'nothing'} on {jax.default_backend()}"
+
+    def rows(self, bucket: Bucket, positions: Positions) -> dict[str, Any]:
+        """What the programs read of some rows: arrays with a leading axis."""
+        found = np.searchsorted(self.positions, positions)
+        free = self.traced.free
+        cut: Callable[[Any], Any] = lambda v: (v[found] if free is None else v[np.ix_(found, free)]).astype(self.dtype)  # noqa: E731
+        made = {"start": cut(self.starts.start), "lower": cut(self.starts.lower), "upper": cut(self.starts.upper)}
+        if free is not None:
+            made["full"] = self.starts.start[found].astype(self.dtype)
+        made["data"] = jax.tree.map(self._as_wanted, self.traced.feed.leaves(positions, bucket.length))
+        return made
+
+    def _as_wanted(self, leaf: NDArray[Any]) -> NDArray[Any]:
+        leaf = np.asarray(leaf)
+        if leaf.dtype.kind == "f":
+            return leaf.astype(
+                np.promote_types(self.dtype, np.float32) if leaf.itemsize > 4 else leaf.dtype, copy=False
+            )
+        if leaf.dtype.kind in "iu" and self.dtype == np.float32:
+            return leaf.astype(np.int32)
+        return leaf
+
+    def block(self, bucket: Bucket, positions: Positions) -> Block:
+        """The rows at some positions, before their first step."""
+        return Block(positions, self.rows(bucket, positions), None)
+
+    def counts(self, bucket: Bucket, positions: Positions) -> NDArray[np.intp]:
+        """How many residuals each row has; -1 for a scalar."""
+        lengths = self.traced.feed.lengths
+        if bucket.m < 0 or lengths is None or bucket.length == 0 or bucket.m % bucket.length:
+            return np.full(len(positions), bucket.m, dtype=np.intp)
+        return lengths[positions] * (bucket.m // bucket.length)
+
+    def start_of(self, positions: Positions) -> NDArray[np.float64]:
+        """The starts of some rows, shape (k, n), all parameters."""
+        return self.starts.start[np.searchsorted(self.positions, positions)]
+
+    def bounds_of(self, positions: Positions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The bounds of some rows, shape (k, n) each."""
+        found = np.searchsorted(self.positions, positions)
+        return self.starts.lower[found], self.starts.upper[found]
+
+    def free_of(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which parameters of some rows are fitted, shape (k, n)."""
+        lower, upper = self.bounds_of(positions)
+        free: NDArray[np.bool_] = (lower < upper) & ~self.problem.parameters.fixed
+        return free
+
+    def without(self, positions: Positions) -> Plan:
+        """The same without some rows."""
+        left = [replace(b, positions=np.setdiff1d(b.positions, positions)) for b in self.buckets]
+        return replace(self, buckets=[bucket for bucket in left if len(bucket.positions)])
+
+
+def make_plan(
+    problem: Problem,
+    datasets: Datasets,
+    positions: Positions,
+    solver_for: Callable[[bool], BatchedSolver],
+    dtype: Any = np.float64,
+    most_operations: int | None = None,
+) -> Plan:
+    """The plan for the rows at some positions.
+
+    Parameters
+    ----------
+    solver_for
+        The solver for residuals (True) or a scalar (False); may raise.
+    dtype
+        The type of the numbers.
+    most_operations
+        Objectives with more operations are refused; None for no limit.
+
+    Raises
+    ------
+    Untraceable
+        Where they cannot be run so, with the reason.
+    """
+    objective = problem.objective
+    if (why := is_suspicious(objective)) is not None:
+        raise Untraceable(f"the objective does what a compiled function cannot: {why}")
+    feed = read_feed(datasets)
+    starts = read_starts(problem.parameters, datasets, positions)
+    usable = np.setdiff1d(np.arange(len(positions)), list(starts.wrong))
+    fixed = problem.parameters.fixed
+    free = np.flatnonzero(~fixed) if fixed.any() else None
+    sign = -1.0 if problem.maximize else 1.0
+    traced = Traced(objective, problem.parameters.structure.root, feed, problem.args, free, sign)
+    plan = Plan(problem, traced, [], starts, positions, np.dtype(dtype), "the objective was compiled", most_operations)
+    if not len(usable):
+        return replace(plan, how="no row has a start that can be used")
+    rebound = replace(traced, function=_Later(objective))
+    how = "the objective was compiled, with its calls of NumPy as JAX's"
+    reasons = []
+    for candidate in (plan, replace(plan, traced=rebound, how=how)):
+        try:
+            made = replace(candidate, buckets=_buckets(candidate, positions[usable], solver_for))
+            _compare(made, datasets)
+            return made
+        except (MethodMismatchError, TracedTooLong):
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever tracing the user's function raises
+            reasons.append(exc)
+    raise _reason(reasons)
+
+
+class _Later:
+    """`jaxify` of an objective, once it is called."""
+
+    def __init__(self, objective: Callable[..., Any]) -> None:
+        self._objective = objective
+
+    def __call__(self, *args: Any) -> Any:
+        return jaxify(self._objective)(*args)
+
+
+def _reason(found: list[Exception]) -> Untraceable:
+    """The sentence that tells most: what differs, else what `jaxify` met, else what the trace met."""
+    for exc in reversed(found):
+        if isinstance(exc, Untraceable):
+            return exc
+    exc = found[-1]
+    first = next((line for line in str(exc).splitlines() if line.strip()), "")
+    return Untraceable(f"the objective cannot be traced: {type(exc).__name__}: {first[:200]}")
+
+
+# ---- shapes
+
+
+def _buckets(plan: Plan, positions: Positions, solver_for: Callable[[bool], BatchedSolver]) -> list[Bucket]:
+    """Rows by what they are padded to, each with its programs; nothing is compiled yet."""
+    lengths = plan.traced.feed.lengths
+    if lengths is None:
+        return [_bucket(plan, positions, 0, solver_for)]
+    own = lengths[positions]
+    wanted = np.maximum(_LEAST_LENGTH, 2 ** np.ceil(np.log2(np.maximum(own, 1))).astype(int))
+    longest = int(own.max())
+    wanted = np.minimum(wanted, max(longest, 1))
+    made: list[Bucket] = []
+    left = np.ones(len(positions), dtype=bool)
+    for length in sorted(set(wanted.tolist()), reverse=True):  # shorter ones join where that costs little
+        chosen = left & (wanted == length)
+        shorter = left & (wanted < length)
+        if shorter.any() and (length - own[shorter]).sum() <= _PADDING:
+            chosen |= shorter
+        if chosen.any():
+            made.append(_bucket(plan, positions[chosen], length, solver_for))
+            left &= ~chosen
+    return made
+
+
+def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[[bool], BatchedSolver]) -> Bucket:
+    empty = Bucket(positions, length, None, -1)  # type: ignore[arg-type]
+    rows = plan.rows(empty, positions[:1])
+    double = bool(plan.dtype == np.float64)
+    with precision(double):
+        example = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)), rows
+        )
+        with deadline(None if plan.most_operations is None else _TRACING_S):
+            found = record(_objective_of(plan.traced), _seen(example))
+    if plan.most_operations is not None and found.operations > plan.most_operations:
+        raise Untraceable(
+            f"the objective unrolls to {found.operations:,} operations, which would take long to compile "
+            "(a loop of Python over time steps? jax.lax.scan makes it one; engine='batch' compiles it all the same)"
+        )
+    residuals = len(found.shape) == 1
+    m = found.shape[0] if residuals else -1
+    solver = solver_for(residuals)
+    starts = plan.starts
+    bounded = bool(np.isfinite(starts.lower).any() or np.isfinite(starts.upper).any())
+    numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
+    shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
+    key = (found.key, shapes, solver, bounded, double, jax.default_backend())
+    loop = kept(key, lambda: _loop(found, solver, bounded, example, chunk_width(numbers, 1 << 20), double))
+    return Bucket(positions, length, loop, m)
+
+
+def _loop(found: Recorded, solver: BatchedSolver, bounded: bool, example: Any, width: int, double: bool) -> Loop:
+    def lane(row: Any) -> Lane:
+        objective = lambda z: found.function({**_seen(row), "start": z})  # noqa: E731
+        return Lane(row["start"], row["lower"], row["upper"], objective, found.loops, bounded)
+
+    extra = None if solver.residuals or solver.name == "Nelder-Mead" else _hessian
+    return Loop(solver, lane, extra, example, width, double)
+
+
+def _seen(row: dict[str, Any]) -> dict[str, Any]:
+    """What the objective sees of a row."""
+    return {key: value for key, value in row.items() if key not in ("lower", "upper")}
+
+
+def _objective_of(traced: Traced) -> Callable[[Any], Any]:
+    return lambda row: traced(row["start"], row.get("full"), row["data"])
+
+
+def _hessian(lane: Lane, x: Any) -> Any:
+    """The Hessian of what a solver for scalars minimises, shape (n, n)."""
+    return jax.vmap(lambda e: jax.jvp(jax.grad(lane.cost), (x,), (e,))[1])(jnp.eye(len(x), dtype=x.dtype))
+
+
+# ---- the same values
+
+
+def _compare(plan: Plan, datasets: Datasets) -> None:
+    """Refuse an objective whose compiled value is not its plain one, on a few rows, at the start and beside it."""
+    for bucket in plan.buckets:
+        chosen = _sample(plan, bucket)
+        rows = plan.rows(bucket, chosen)
+        beside = np.clip(rows["start"] * 1.01 + 1e-3, rows["lower"], rows["upper"]).astype(rows["start"].dtype)
+        both = jax.tree.map(lambda a: np.concatenate([a, a]), rows)
+        points = np.concatenate([rows["start"], beside])
+        found = bucket.loop.costs(both, points)
+        plain = np.array([_plain(plan, datasets, p, z) for p, z in zip([*chosen, *chosen], points, strict=True)])
+        eps = float(np.finfo(plan.dtype).eps) * _ALIKE
+        slack = eps * np.maximum(np.abs(plain), np.abs(found))
+        slack += 1e-4 * eps * np.nanmax(np.abs(plain), initial=0.0)
+        with np.errstate(invalid="ignore"):
+            alike = (np.abs(plain - found) <= slack) | (plain == found) | ~(np.isfinite(plain) | np.isfinite(found))
+        if not alike.all():
+            i = int(np.argmin(alike))
+            label = shown(datasets.labels[chosen[i % len(chosen)]])
+            raise Untraceable(
+                f"compiled, the objective gives another value for dataset {label}: cost {found[i]:.9g}, "
+                f"and {plain[i]:.9g} as Python" + (", padded to the length of other datasets" if bucket.length else "")
+            )
+
+
+def _sample(plan: Plan, bucket: Bucket) -> Positions:
+    """A few rows: the first, the last, one between; of unequal lengths the shortest and the longest."""
+    positions, lengths = bucket.positions, plan.traced.feed.lengths
+    ends = np.linspace(0, len(positions) - 1, _SAMPLE).astype(int)
+    if lengths is not None:
+        own = lengths[positions]
+        ends = np.array([0, int(own.argmin()), int(own.argmax())])
+    chosen: Positions = positions[np.unique(ends)]
+    return chosen
+
+
+def _plain(plan: Plan, datasets: Datasets, position: int, z: NDArray[Any]) -> float:
+    """The cost by a plain call of the objective."""
+    problem = plan.problem
+    x = plan.starts.start[np.searchsorted(plan.positions, position)].copy()
+    x[slice(None) if plan.traced.free is None else plan.traced.free] = z
+    lower, upper = np.full(len(x), -np.inf), np.full(len(x), np.inf)
+    with precision(plan.dtype == np.float64):
+        parameters = replace(problem.parameters.common(), start_of=None, bounds_of=None)
+        bound = replace(problem, seed=None, parameters=parameters).bind(
+            RowTask(int(position), datasets.one(int(position)), x, lower, upper)
+        )
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                return float(bound.start_cost)
+        except Exception as exc:
+            label = shown(datasets.labels[position])
+            raise Untraceable(f"the objective raises {type(exc).__name__} for dataset {label}: {exc}") from exc

@@ -1,0 +1,149 @@
+"""Run a plan of the batched engine: its programs' ends to solutions, with what inference says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit import inference
+from parfit.core.bounds import at_bound
+from parfit.core.solution import Solutions, Status
+from parfit.executors.cpus import worker_count
+
+if TYPE_CHECKING:
+    from parfit.batched import Bucket, Finished, Plan
+
+__all__ = ["solutions_of"]
+
+_ORDER = tuple(Status)
+FloatArray = NDArray[np.float64]
+
+
+def solutions_of(plan: Plan, workers: int | None) -> Iterator[Solutions]:
+    """The solutions of all rows of a plan, many at a time, as they end."""
+    from parfit import batched
+
+    if plan.starts.wrong:
+        yield _invalid(plan, {plan.positions[i]: text for i, text in plan.starts.wrong.items()})
+    short = {p: text for bucket in plan.buckets for p, text in _too_few(plan, bucket).items()}
+    if short:
+        yield _invalid(plan, short)
+        plan = plan.without(np.array(sorted(short)))
+    yield from batched.run(plan, lambda bucket, found: _concluded(plan, bucket, found), worker_count(workers))
+
+
+def _too_few(plan: Plan, bucket: Bucket) -> dict[Any, str]:
+    """Rows with fewer residuals than free parameters."""
+    if bucket.m < 0:
+        return {}
+    counts = plan.counts(bucket, bucket.positions)
+    free = plan.free_of(bucket.positions).sum(axis=1)
+    made = {}
+    for i in np.flatnonzero((counts < free) | (counts == 0)).tolist():
+        m = int(counts[i])
+        text = f"{m} residual{'s' * (m != 1)} cannot determine {int(free[i])} free parameters"
+        text = text if m else "the objective gave no residuals (an array of length 0)"
+        made[bucket.positions[i]] = text + " (a scalar is returned as a number, not as an array of length 1)" * (m == 1)
+    return made
+
+
+def _invalid(plan: Plan, why: dict[Any, str]) -> Solutions:
+    k, n = len(why), len(plan.problem.parameters.names)
+    nan, minus, zero = np.full(k, np.nan), np.full(k, -1), np.zeros(k, dtype=int)
+    return Solutions(
+        positions=np.array(list(why), dtype=np.intp),
+        x=np.full((k, n), np.nan),
+        status=np.full(k, _ORDER.index(Status.INVALID), dtype=np.int8),
+        message=np.arange(k),
+        messages=list(why.values()),
+        cost=nan, optimality=nan, condition=nan, seconds=np.zeros(k),
+        n_residuals=minus, nfev=zero, njev=minus, nit=zero, rank=minus,
+        at_bound=np.zeros((k, n), dtype=np.int8),
+    )  # fmt: skip
+
+
+def _concluded(plan: Plan, bucket: Bucket, found: Finished) -> Solutions:
+    """Status, parameters and covariance of rows whose solver has ended."""
+    from parfit import batched
+
+    verdict = batched.judged(bucket.loop, found)
+    state = found.state
+    m = plan.counts(bucket, found.positions)
+    free = plan.free_of(found.positions)
+    converged = verdict.status == _ORDER.index(Status.CONVERGED)
+    said = _inferred(bucket, found, m, free if plan.traced.free is None else free[:, plan.traced.free])
+    x = _expanded(plan, found.positions, state.x)
+    lower, upper = plan.bounds_of(found.positions)
+    n = x.shape[1]
+    cov = None
+    rank, condition = np.full(len(x), -1), np.full(len(x), np.nan)
+    if said is not None:
+        cov = _all_parameters(plan, said.cov, n)
+        cov[~converged] = np.nan
+        rank, condition = said.rank, said.condition
+    return Solutions(
+        positions=found.positions,
+        x=x,
+        status=verdict.status,
+        message=verdict.message,
+        messages=verdict.messages,
+        cost=np.where(np.isfinite(state.cost), state.cost, np.nan).astype(np.float64),
+        optimality=verdict.optimality,
+        condition=condition,
+        seconds=found.seconds,
+        n_residuals=m,
+        nfev=state.nfev,
+        njev=state.njev,
+        nit=state.nit,
+        rank=rank,
+        at_bound=np.where(free, at_bound(x, lower, upper), 0).astype(np.int8),
+        cov=cov,
+    )
+
+
+def _inferred(bucket: Bucket, found: Finished, m: NDArray[Any], free: NDArray[np.bool_]) -> inference.Inferences | None:
+    """Covariance, rank and condition: from the normal equations where they are exact enough, else from Jacobians."""
+    state = found.state
+    cost = state.cost.astype(np.float64)
+    if bucket.m < 0:
+        return None if found.extra is None else inference.from_hessians(found.extra.astype(np.float64), free)
+    if bucket.loop.solver.residuals:
+        said = inference.from_normal(state.A.astype(np.float64), cost, m, free)
+        asked = np.flatnonzero(said.doubtful if bucket.loop.double else np.zeros(len(m), dtype=bool))
+    else:
+        said, asked = None, np.arange(len(m))
+    if not len(asked):
+        return said
+    rows = bucket.part(found.rows, asked)
+    again = inference.from_jacobians(bucket.jacobians(rows, state.x[asked]), cost[asked], m[asked], free[asked])
+    if said is None:
+        return again
+    for name in said._fields:
+        getattr(said, name)[asked] = getattr(again, name)
+    return said
+
+
+def _expanded(plan: Plan, positions: NDArray[np.intp], z: NDArray[Any]) -> FloatArray:
+    """All parameters, where the free ones are `z`."""
+    if plan.traced.free is None:
+        return z.astype(np.float64)
+    x = plan.start_of(positions)
+    x[:, plan.traced.free] = z
+    return x
+
+
+def _all_parameters(plan: Plan, cov: FloatArray, n: int) -> FloatArray:
+    """Upper triangles of the covariances of all parameters, from those of the free ones."""
+    free = plan.traced.free
+    if free is None:
+        return cov
+    where = np.zeros((n, n), dtype=np.intp)
+    rows, columns = np.triu_indices(n)
+    where[rows, columns] = np.arange(len(rows))
+    inner_rows, inner_columns = np.triu_indices(len(free))
+    made = np.zeros((len(cov), len(rows)))
+    made[:, where[free[inner_rows], free[inner_columns]]] = cov
+    return made
