@@ -24,9 +24,9 @@ def main() -> None:
     chosen = parser.parse_args()
     for name in chosen.only:
         case = CASES[name](ROWS, np.random.default_rng(0))
-        usual = loop.chunk_width(case.data.shape[1], 1 << 20)
+        usual = loop.chunk_width(case.data.shape[1])
         for width in (32, 64, 128, 256, 512, 1024, 2048):
-            plan.chunk_width = lambda numbers, limit, width=width: width
+            plan.chunk_width = lambda numbers, width=width: width
             seconds, _ = by_parfit(case, "float64", 5)
             mark = "  <- used" if width == usual else ""
             print(f"{name:<12}{width:>6} rows a chunk{ROWS / seconds:>12,.0f} fits/s{mark}", flush=True)

@@ -138,8 +138,31 @@ def from_normal(
     free : ndarray of bool, shape (B, n)
         What was fitted.
     """
-    variance = _variance(cost, m, free, absolute_sigma)
-    return _from_quadratics(A, free, variance, np.maximum(m, A.shape[1]))
+    variance, size = _variance(cost, m, free, absolute_sigma), np.maximum(m, A.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(np.diagonal(A, axis1=1, axis2=2))
+        scaled = A / scale[:, :, None] / scale[:, None, :]
+    plain = np.isfinite(scaled).all(axis=(1, 2)) & np.isfinite(variance) & free.all(axis=1)
+    if not plain.all():  # what LAPACK takes without complaint
+        scaled[~plain] = np.eye(A.shape[1])
+    values = np.linalg.eigvalsh(scaled)
+    plain &= values[:, 0] > _DOUBTFUL**2 * values[:, -1]
+    others = np.flatnonzero(~plain)
+    if len(others) > len(A) // 2:
+        return _from_quadratics(A, free, variance, size)
+    if len(others):
+        scaled[others] = np.eye(A.shape[1])
+    rows, columns = np.triu_indices(A.shape[1])
+    cov: FloatArray = np.asarray(np.linalg.inv(scaled)[:, rows, columns], dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cov *= variance[:, None] / (scale[:, rows] * scale[:, columns])
+        condition = np.sqrt(values[:, -1] / values[:, 0])
+    found = Inferences(cov, np.full(len(A), A.shape[1], np.int32), condition, np.zeros(len(A), dtype=bool))
+    if len(others):
+        again = _from_quadratics(A[others], free[others], variance[others], size[others])
+        for into, what in zip(found, again, strict=True):
+            into[others] = what
+    return found
 
 
 def from_hessians(H: FloatArray, free: NDArray[np.bool_]) -> Inferences:
@@ -232,6 +255,7 @@ def _from_spectrum(
     lost &= free
     if lost.any():
         cov[(lost[:, rows] & free[:, columns]) | (lost[:, columns] & free[:, rows])] = math.inf
+    cov[~(free[:, rows] & free[:, columns])] = 0.0
     cov[~finite] = math.nan
     return Inferences(cov, np.where(finite, rank, -1).astype(np.int32), np.where(finite, condition, math.nan), doubtful)
 

@@ -185,7 +185,7 @@ class LM(BatchedSolver):
             length = jnp.sqrt(jnp.sum(D * step * step))
         slope = s.g @ step
         return s._replace(
-            trial=s.x + step,
+            trial=lane.inside(s.x + step),  # which rounding may have left
             radius=jnp.where(s.nfev == 1, jnp.minimum(s.radius, length), s.radius),
             damping=damping,
             length=length,

@@ -37,7 +37,7 @@ Tree = Any
 
 #: How many numbers of residuals a chunk holds (`benchmarks/chunk_width.py`): the arrays of a step stay in the second
 #: level of the cache, and are long enough for what each operation costs to begin.
-_CHUNK_NUMBERS = 1 << 15
+_CHUNK_NUMBERS = 1 << 17
 _LEAST_WIDTH, _MOST_WIDTH = 32, 1024
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
@@ -50,14 +50,14 @@ _CALL_S = 0.1
 _SIZES = (1, 8, 64)
 
 
-def chunk_width(numbers: int, limit: int) -> int:
+def chunk_width(numbers: int) -> int:
     """How many rows go through a step together, for rows of so many numbers; a power of two."""
     if jax.default_backend() != "cpu":
         return _ACCELERATOR_WIDTH
     width = _LEAST_WIDTH
     while width < _MOST_WIDTH and 2 * width * max(numbers, 1) <= _CHUNK_NUMBERS:
         width *= 2
-    return min(width, limit)
+    return width
 
 
 class Finished(NamedTuple):

@@ -291,8 +291,9 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     bounded = bool(np.isfinite(starts.lower).any() or np.isfinite(starts.upper).any())
     numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
     shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
-    key = (found.key, shapes, solver, bounded, double, jax.default_backend())
-    loop = kept(key, lambda: _loop(found, solver, bounded, example, chunk_width(numbers, 1 << 20), double))
+    width = chunk_width(numbers)
+    key = (found.key, shapes, solver, bounded, double, width, jax.default_backend())
+    loop = kept(key, lambda: _loop(found, solver, bounded, example, width, double))
     return Bucket(positions, length, loop, m)
 
 

@@ -103,21 +103,23 @@ class Call:
     def _fill(self, store: Store, positions: Positions, already: int = 0) -> Fits:
         """Run the datasets at `positions` into the store, and read it out."""
         begin = time.perf_counter()
-        plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
-        engine = "rows" if plan is None else "batch"
-        where = f"executor {self.executor.name}" if plan is None else plan.where
-        _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
+        plan: Plan | None = None
+        reason = "interrupted before another was chosen"
 
         def result() -> Fits:
             columns: Columns = store.columns()
             if plan is None:
                 reconcile(columns)
             seconds = time.perf_counter() - begin
+            engine, where = self._engine(plan)
             hooks = (self.refit, self._debug, self._sensitivity)
             origin = Origin(engine, reason, seconds, where, self.problem.maximize, *hooks)
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
+            plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
+            engine, where = self._engine(plan)
+            _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
             if plan is None:
                 self._stream(store, positions, already)
             else:
@@ -129,6 +131,10 @@ class Call:
         fits = result()
         _warn_in_sum(fits, positions, self.datasets.hint)
         return fits
+
+    def _engine(self, plan: Plan | None) -> tuple[str, str]:
+        """Which engine runs, and on what, in words."""
+        return ("rows", f"executor {self.executor.name}") if plan is None else ("batch", plan.where)
 
     def _stream(self, store: Store, positions: Positions, already: int) -> None:
         if not len(positions):

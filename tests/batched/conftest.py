@@ -19,3 +19,13 @@ def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARFIT_CACHE_DIR", str(folder))
         yield
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """Programs that run for milliseconds, and would be compiled for seconds, are compiled without much ado."""
+    from parfit.batched import compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_CPU_OPTIONS", {**compiled._CPU_OPTIONS, "xla_backend_optimization_level": 0})
+        yield

@@ -104,7 +104,9 @@ class Group:
     @functools.cached_property
     def loop(self) -> Loop:
         def lane(row: Any) -> Lane:
-            return Lane(row["start"], row["lower"], row["upper"], lambda z: self.residuals(z, row["which"]), together=True)
+            return Lane(
+                row["start"], row["lower"], row["upper"], lambda z: self.residuals(z, row["which"]), together=True
+            )
 
         vector = jax.ShapeDtypeStruct((self._size,), np.float64)
         example = dict.fromkeys(("start", "lower", "upper"), vector) | {"which": jax.ShapeDtypeStruct((), np.int32)}
