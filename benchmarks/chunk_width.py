@@ -2,7 +2,7 @@
 
     python benchmarks/chunk_width.py [--only gaussians decays logistic]
 
-Sets the constants of parfit/batched/loop.py: a chunk holds as many rows as make 32,768 numbers of residuals, and 1,024
+Sets the constants of parfit/batched/loop.py: a chunk holds as many rows as make 32,768 numbers of residuals, and 512
 at most.
 """
 

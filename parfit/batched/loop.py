@@ -37,8 +37,8 @@ Tree = Any
 
 #: How many numbers of residuals a chunk holds (`benchmarks/chunk_width.py`): the arrays of a step stay in the second
 #: level of the cache, and are long enough for what each operation costs to begin.
-_CHUNK_NUMBERS = 1 << 17
-_LEAST_WIDTH, _MOST_WIDTH = 32, 1024
+_CHUNK_NUMBERS = 1 << 15
+_LEAST_WIDTH, _MOST_WIDTH = 32, 512
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
 _STEPS = 4
@@ -60,28 +60,6 @@ def chunk_width(numbers: int) -> int:
     return width
 
 
-class Finished(NamedTuple):
-    """Rows that have ended; arrays with a leading axis.
-
-    Attributes
-    ----------
-    positions : ndarray, shape (k,)
-        Their positions in the input.
-    rows, state
-        Their data, start and bounds; and what the solver says.
-    extra
-        What `Loop.extra` gave for them.
-    seconds
-        The time that each took, s: its share of the time of its block, by its evaluations.
-    """
-
-    positions: NDArray[np.intp]
-    rows: Tree
-    state: Any
-    extra: Any
-    seconds: NDArray[np.float64]
-
-
 class Block(NamedTuple):
     """Rows on their way.
 
@@ -101,6 +79,39 @@ class Block(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+class Finished(NamedTuple):
+    """Rows that have ended; arrays with a leading axis.
+
+    Attributes
+    ----------
+    positions : ndarray, shape (k,)
+        Their positions in the input.
+    block, own
+        The block that they were in, and their places there.
+    state
+        What the solver says.
+    extra
+        What `Loop.extra` gave for them.
+    seconds
+        The time that each took, s: its share of the time of its block, by its evaluations.
+    """
+
+    positions: NDArray[np.intp]
+    block: Block
+    own: NDArray[np.int32]
+    state: Any
+    extra: Any
+    seconds: NDArray[np.float64]
+
+    def read(self, name: str) -> Tree:
+        """What the programs read of them by one name: ``start``, ``lower``, ``upper``."""
+        return at(self.block.rows[name], self.own)
+
+    def rows(self, chosen: NDArray[Any]) -> Tree:
+        """All that the programs read of some of them."""
+        return at(self.block.rows, self.own[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,10 +337,9 @@ class Loop:
         self, block: Block, order: NDArray[np.int32], state: Any, done: NDArray[np.intp], seconds: float
     ) -> Finished:
         own, state = order[done], at(state, done)
-        rows = at(block.rows, own)
-        extra = None if self.extra is None else self.extras(rows, state.x)
+        extra = None if self.extra is None else self.extras(at(block.rows, own), state.x)
         share = state.nfev / max(int(state.nfev.sum()), 1)
-        return Finished(block.positions[own], rows, state, extra, seconds * share)
+        return Finished(block.positions[own], block, own, state, extra, seconds * share)
 
     def _start(self, block: Block, size: int) -> Any:
         if block.state is not None:
@@ -351,6 +361,9 @@ def merged(blocks: list[Block]) -> Block:
 
 def at(tree: Tree, chosen: NDArray[Any]) -> Tree:
     """The entries `chosen` of each array."""
+    run = slice(int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else slice(0, 0)
+    if run.stop - run.start == len(chosen) and (np.diff(chosen) == 1).all():
+        return jax.tree.map(lambda a: a[run], tree)  # shares memory
     return jax.tree.map(lambda a: a[chosen], tree)
 
 

@@ -24,7 +24,7 @@ from parfit.batched.deadline import TracedTooLong, deadline
 from parfit.batched.feeds import read_feed
 from parfit.batched.jaxify import jaxify
 from parfit.batched.lane import Lane
-from parfit.batched.loop import Block, Loop, at, chunk_width
+from parfit.batched.loop import Block, Loop, chunk_width
 from parfit.batched.normal import jacobian
 from parfit.batched.purity import is_suspicious
 from parfit.batched.recorded import Recorded, kept, record
@@ -74,10 +74,6 @@ class Bucket:
     @cached_property
     def _derivative(self) -> Loop:
         return replace(self.loop, extra=lambda lane, z: jnp.stack(jacobian(lane.objective, z, together=True)[1], 1))
-
-    def part(self, rows: Any, chosen: NDArray[Any]) -> Any:
-        """Some of the rows that a program has read."""
-        return at(rows, chosen)
 
     def jacobians(self, rows: Any, x: NDArray[Any]) -> NDArray[np.float64]:
         """The Jacobians of the residuals of some rows, shape (k, m, n)."""

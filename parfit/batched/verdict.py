@@ -6,13 +6,13 @@ from the normal equations or the Hessian that it ended with.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parfit.batched.ends import End
-from parfit.batched.loop import Finished, Loop, at
+from parfit.batched.loop import Finished, Loop
 from parfit.core.solution import Status
 
 __all__ = ["Verdict", "held_of", "judged"]
@@ -62,9 +62,8 @@ _SHARES = (1.0, 0.3, 0.1, 0.01)
 _ORDER = tuple(Status)
 
 
-def held_of(rows: Any, x: FloatArray, g: FloatArray) -> NDArray[np.bool_]:
+def held_of(lower: FloatArray, upper: FloatArray, x: FloatArray, g: FloatArray) -> NDArray[np.bool_]:
     """What stands at a bound with its gradient pointing outside, or cannot move; shape (k, n)."""
-    lower, upper = rows["lower"], rows["upper"]
     held: NDArray[np.bool_] = ~(lower < upper) | ((x <= lower) & (g >= 0)) | ((x >= upper) & (g <= 0))
     return held
 
@@ -96,7 +95,7 @@ def judged(loop: Loop, found: Finished) -> Verdict:
     messages = [own.get(end, "converged") for end in End]
     said = Verdict(_CODES[state.end], state.end.astype(np.intp), messages, np.zeros(len(state.end)))
     x, g = state.x, state.g
-    held = held_of(found.rows, x, g)
+    held = held_of(found.read("lower"), found.read("upper"), x, g)
     slope = np.where(held, 0.0, g)
     converged = said.status == _ORDER.index(Status.CONVERGED)
     M = state.A if loop.solver.residuals else found.extra
@@ -105,7 +104,7 @@ def judged(loop: Loop, found: Finished) -> Verdict:
         return said
     said.optimality[:] = np.abs(slope).max(axis=1, initial=0.0)
     flat = (np.diagonal(M, axis1=1, axis2=2) == 0).all(axis=1) & (slope == 0).all(axis=1) & (state.cost != 0)
-    moved = (x != found.rows["start"]).any(axis=1)
+    moved = (x != found.read("start")).any(axis=1)
     said.change(np.flatnonzero(converged & flat & ~moved), Status.UNMOVED, Status.UNMOVED.sentence)
     short = _short(loop, found, M, slope, held, converged & ~flat)
     beside = state.nonfinite[short] > 0
@@ -140,7 +139,7 @@ def _short(
     asked, step, fall = asked[worth], step[worth], fall[worth]
     if not len(asked):
         return asked
-    rows = at(found.rows, asked)
+    rows = found.rows(asked)
     short = np.zeros(len(asked), dtype=bool)
     for share in _SHARES:
         there = np.clip(state.x[asked] + share * step, rows["lower"], rows["upper"])

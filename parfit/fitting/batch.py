@@ -117,8 +117,9 @@ def _inferred(bucket: Bucket, found: Finished, m: NDArray[Any], free: NDArray[np
         said, asked = None, np.arange(len(m))
     if not len(asked):
         return said
-    rows = bucket.part(found.rows, asked)
-    again = inference.from_jacobians(bucket.jacobians(rows, state.x[asked]), cost[asked], m[asked], free[asked])
+    again = inference.from_jacobians(
+        bucket.jacobians(found.rows(asked), state.x[asked]), cost[asked], m[asked], free[asked]
+    )
     if said is None:
         return again
     for name in said._fields:
