@@ -148,8 +148,6 @@ def from_normal(
     values = np.linalg.eigvalsh(scaled)
     plain &= values[:, 0] > _DOUBTFUL**2 * values[:, -1]
     others = np.flatnonzero(~plain)
-    if len(others) > len(A) // 2:
-        return _from_quadratics(A, free, variance, size)
     if len(others):
         scaled[others] = np.eye(A.shape[1])
     rows, columns = np.triu_indices(A.shape[1])
@@ -160,8 +158,8 @@ def from_normal(
     found = Inferences(cov, np.full(len(A), A.shape[1], np.int32), condition, np.zeros(len(A), dtype=bool))
     if len(others):
         again = _from_quadratics(A[others], free[others], variance[others], size[others])
-        for into, what in zip(found, again, strict=True):
-            into[others] = what
+        for name in found._fields:
+            getattr(found, name)[others] = getattr(again, name)
     return found
 
 

@@ -148,13 +148,9 @@ class LBFGSB(BatchedSolver):
 
     def step(self, lane: Lane, state: LBFGSBState) -> LBFGSBState:
         s = state
-
-        def scalar(z: Array) -> Array:
-            value = lane.objective(z)
-            return 0.5 * jnp.sum(value**2) if value.ndim else value
-
-        cost, g = jax.value_and_grad(scalar)(s.trial)
-        came = self._came(s, cost, g, slope := _dot(g, s.d))
+        cost, g = jax.value_and_grad(lane.cost)(s.trial)
+        slope = _dot(g, s.d)
+        came = self._came(s, cost, g, slope)
         further = _where(came == _CUT, _shorter(s.search), _further(s.search, s.cost, cost, slope))
         s = self._judged(s, cost, g, came)._replace(search=further)
         return _proposed(lane, s, anew=(came == _TAKEN) | (came == _FAILED))
@@ -164,7 +160,7 @@ class LBFGSB(BatchedSolver):
         at, first = s.search, s.nfev == 0
         finite = jnp.isfinite(cost) & jnp.all(jnp.isfinite(g))
         enough = cost <= s.cost + _FALL * at.slope * at.step
-        noise = _ROUNDING * epsilon(cost.dtype) * jnp.maximum(jnp.abs(cost), jnp.abs(s.cost))
+        noise = _ROUNDING * epsilon(cost.dtype) * jnp.abs(s.cost)
         level, hidden = jnp.abs(cost - s.cost) <= noise, -at.slope * at.step <= noise
         wolfe = (enough | level) & (jnp.abs(slope) <= -_CURVATURE * at.slope)
         longest = (at.step >= at.cap) & enough & (slope <= _FALL * at.slope)
@@ -274,7 +270,7 @@ def _in_box(lane: Lane, s: LBFGSBState, held: Array) -> Array:
     H = _inverse_times(s.S, s.Y, eye)
     Hg = H @ s.g
     to_lower, to_upper = lane.lower - s.x, lane.upper - s.x
-    fixed = ~(lane.lower < lane.upper)
+    fixed = ~lane.free
 
     def again(_: int, at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, _p = at

@@ -41,9 +41,9 @@ _CHUNK_NUMBERS = 1 << 15
 _LEAST_WIDTH, _MOST_WIDTH = 32, 512
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
-_STEPS = 4
-#: And where less than a chunk is left.
-_LAST_STEPS = 64
+_STEPS = 8
+#: A chunk is done with, for now, where no more than one in so many of its rows still run: these are moved together.
+_FEW = 8
 #: How long a call into a compiled program may take, s.
 _CALL_S = 0.1
 #: Sizes of blocks, in chunks.
@@ -176,8 +176,13 @@ class Loop:
         chosen = lax.dynamic_slice_in_dim(order, j * self.width, self.width)
         return jax.tree.map(lambda a: a.at[chosen].get(mode="promise_in_bounds"), rows)
 
-    def _advance(self, rows: Tree, state: Any, order: Any, fresh: Any, begin: Any, end: Any, count: Any, k: Any) -> Any:
-        """Up to `k` steps for the rows of the chunks `begin` to `end`; those from `count` on do not exist."""
+    def _advance(
+        self, rows: Tree, state: Any, order: Any, fresh: Any, begin: Any, end: Any, count: Any, k: Any, few: Any
+    ) -> Any:
+        """Up to `k` steps for the chunks `begin` to `end`, as long as more than `few` of their rows run.
+
+        The rows from `count` on do not exist.
+        """
 
         def chunk(carry: Any) -> Any:
             j, state = carry
@@ -187,7 +192,7 @@ class Loop:
             part = part._replace(end=jnp.where(there, part.end, int(End.LIMIT)))
 
             def go_on(c: Any) -> Any:
-                return (c[0] < k) & jnp.any(c[1].end == int(End.RUNNING))
+                return (c[0] < k) & (jnp.sum(c[1].end == int(End.RUNNING), dtype=jnp.int32) > few)
 
             def steps(c: Any) -> Any:
                 return c[0] + 1, jax.vmap(self._step)(own, c[1])
@@ -234,7 +239,7 @@ class Loop:
         rows, state = (self._many(tree, size) for tree in (self.example, self._state_example))
         program = self._kept(
             ("advance", size),
-            lambda: compiled(self._advance, rows, state, order, flag, i, i, i, i, donate=(1,)),
+            lambda: compiled(self._advance, rows, state, order, flag, i, i, i, i, i, donate=(1,)),
         )
         return program
 
@@ -265,7 +270,7 @@ class Loop:
                 mine = {**at(rows, np.arange(begin, begin + count)), "start": x[begin : begin + count]}
                 mine = jax.tree.map(lambda a: _padded(a, size), mine)
                 block = Block(np.arange(size), mine, None)
-                numbers = (np.int32(0), np.int32(-(-count // self.width)), np.int32(count), np.int32(1))
+                numbers = (np.int32(0), np.int32(-(-count // self.width)), np.int32(count), np.int32(1), np.int32(0))
                 state = advance(mine, self._start(block, size), order, np.bool_(True), *numbers)
                 found.append(np.asarray(state.start_cost)[:count])
         return np.concatenate(found)
@@ -304,39 +309,42 @@ class Loop:
             rows = jax.tree.map(lambda a: jnp.asarray(_padded(a, size)), block.rows)
             state, fresh = self._start(block, size), block.state is None
             order, count = np.arange(size, dtype=np.int32), len(block)
-            started = time.perf_counter()
             while True:
                 chunks = -(-count // self.width)
-                steps = np.int32(_STEPS if chunks > 1 else _LAST_STEPS)
+                few = self.width // _FEW
+                few = few if chunks > 1 or leave(few) else 0
                 for begin, end in _in_time(chunks):
-                    parts = (np.bool_(fresh), np.int32(begin), np.int32(end), np.int32(count), steps)
-                    state = jax.block_until_ready(advance(rows, state, order, *parts))
+                    started, first, last = time.perf_counter(), begin * self.width, min(end * self.width, count)
+                    numbers = tuple(map(np.int32, (begin, end, count, _STEPS, few)))
+                    begun = not fresh
+                    while True:
+                        state = jax.block_until_ready(advance(rows, state, order, np.bool_(not begun), *numbers))
+                        begun = True
+                        running = np.array(state.end)[first:last] == int(End.RUNNING)
+                        if stop() or not (np.add.reduceat(running, range(0, len(running), self.width)) > few).any():
+                            break
+                    done = first + np.flatnonzero(~running)
+                    if len(done):
+                        yield self._finished(block, order, state, done, time.perf_counter() - started)
                     if stop():
                         return
                 fresh = False
-                ended = np.asarray(state.end)[:count] != int(End.RUNNING)
-                left = count - int(ended.sum())
-                leaving = 0 < left < count and leave(left)
-                if left > count // 2 and not leaving:
-                    continue
-                host = jax.tree.map(np.asarray, state)
-                going = np.flatnonzero(~ended)
-                now = time.perf_counter()
-                yield self._finished(block, order, host, np.flatnonzero(ended), now - started)
-                started = now
-                if not left:
+                host = jax.tree.map(np.array, state)
+                going = np.flatnonzero(host.end[:count] == int(End.RUNNING))
+                if not len(going):
                     return
                 state, order = at(host, going), order[going]
-                if leaving:
+                if leave(len(going)):
                     yield Block(block.positions[order], at(block.rows, order), state)
                     return
                 state = jax.tree.map(lambda a: _padded(a, size), state)
-                order, count = _padded(order, size), left
+                order, count = _padded(order, size), len(going)
 
     def _finished(
         self, block: Block, order: NDArray[np.int32], state: Any, done: NDArray[np.intp], seconds: float
     ) -> Finished:
-        own, state = order[done], at(state, done)
+        # copies: the programs write the next state over this one
+        own, state = order[done], jax.tree.map(lambda a: np.array(at(np.asarray(a), done)), state)
         extra = None if self.extra is None else self.extras(at(block.rows, own), state.x)
         share = state.nfev / max(int(state.nfev.sum()), 1)
         return Finished(block.positions[own], block, own, state, extra, seconds * share)

@@ -3,7 +3,12 @@
 J.A. Nelder, R. Mead, A simplex method for function minimization, The Computer Journal 7, 1965; bounds by clipping, and
 the coefficients for many parameters of F. Gao, L. Han, Implementing the Nelder-Mead simplex algorithm with adaptive
 parameters, Computational Optimization and Applications 51, 2012. Start simplex, order of the moves and tests are those
-of `scipy.optimize.minimize`, so that a row takes the same path.
+of `scipy.optimize.minimize`, so that a row takes the same path. One evaluation is one step:
+
+      FIRST ──▶ REFLECT ─┬▶ EXPAND ─────────────────────────▶ REFLECT
+    (n + 1 points)       ├──────────────────────────────────▶ REFLECT
+                         └▶ OUTSIDE or INSIDE (contraction) ─▶ REFLECT
+                                        └▶ SHRINK (n points) ▶ REFLECT
 """
 
 from __future__ import annotations
@@ -16,12 +21,15 @@ from jax import Array
 
 from parfit.batched.ends import End
 from parfit.batched.lane import Lane
+from parfit.batched.linalg import epsilon
 from parfit.core.protocols import BatchedSolver
 
 __all__ = ["NelderMead", "NelderMeadState"]
 
 #: What is evaluated: a vertex of the first simplex, a move of the worst vertex, or a vertex of a shrunk simplex.
 _FIRST, _REFLECT, _EXPAND, _OUTSIDE, _INSIDE, _SHRINK = range(6)
+#: Distances and differences of values below this, in units of the machine epsilon, are rounding errors.
+_ROUNDING = 2
 
 
 class NelderMeadState(NamedTuple):
@@ -41,8 +49,11 @@ class NelderMeadState(NamedTuple):
         The reflected point, and its value.
     phase, vertex
         What is evaluated next, and which vertex it is.
+    bottomless
+        Whether the objective has been minus infinity somewhere.
     nfev, njev, nit, nonfinite
-        Counts, as in the other solvers.
+        Counts: of evaluations, gradients (none), iterations with the first simplex as one, and trials with NaN or
+        infinity since the last that became a vertex.
     end
         Why it has ended (`End`).
     """
@@ -58,6 +69,7 @@ class NelderMeadState(NamedTuple):
     value: Array
     phase: Array
     vertex: Array
+    bottomless: Array
     nfev: Array
     njev: Array
     nit: Array
@@ -67,16 +79,17 @@ class NelderMeadState(NamedTuple):
 
 @dataclass(frozen=True)
 class NelderMead(BatchedSolver):
-    """Nelder and Mead's method.
+    """Nelder and Mead's method, for scalars; residuals are taken as half their sum of squares.
 
     Parameters
     ----------
     xatol, fatol
-        A fit has converged where the vertices differ by no more than this, and their values by no more than that.
+        As for ``method="Nelder-Mead"`` of `scipy.optimize.minimize`: a fit has converged where no vertex differs from
+        the best by more than `xatol` in any parameter, nor by more than `fatol` in its value.
     maxiter, maxfev
-        The limits of iterations and evaluations, by default 200 a free parameter.
+        The limits of iterations and evaluations, by default 200 a free parameter; one that is given lifts the other.
     adaptive
-        Whether the coefficients follow the number of parameters.
+        Whether the coefficients follow the number of free parameters.
     """
 
     xatol: float = 1e-4
@@ -109,6 +122,7 @@ class NelderMead(BatchedSolver):
             value=zero,
             phase=count + _FIRST,
             vertex=count,
+            bottomless=jnp.zeros((), bool),
             nfev=count,
             njev=count,
             nit=count,
@@ -118,15 +132,15 @@ class NelderMead(BatchedSolver):
 
     def step(self, lane: Lane, state: NelderMeadState) -> NelderMeadState:
         raw = lane.cost(state.trial)
-        finite = jnp.isfinite(raw)
-        s = self._taken(lane, state, jnp.where(jnp.isnan(raw), jnp.inf, raw))
-        better = s.values[0] < state.cost
+        start, finite = state.nfev == 0, jnp.isfinite(raw)
+        s = self._taken(lane, state, jnp.where(finite, raw, jnp.inf))
         return s._replace(
-            x=jnp.where(better, s.simplex[0], state.x),
-            cost=jnp.where(state.nfev == 0, raw, jnp.where(better, s.values[0], state.cost)),
-            start_cost=jnp.where(state.nfev == 0, raw, state.start_cost),
-            nfev=state.nfev + 1,
-            nonfinite=jnp.where(finite, 0, state.nonfinite + 1),
+            cost=jnp.where(start, raw, s.cost),
+            start_cost=jnp.where(start, raw, s.start_cost),
+            bottomless=s.bottomless | (raw == -jnp.inf),
+            nfev=s.nfev + 1,
+            nit=s.nit + (start & finite),
+            nonfinite=jnp.where(finite, s.nonfinite, state.nonfinite + 1),
         )
 
     def _taken(self, lane: Lane, s: NelderMeadState, value: Array) -> NelderMeadState:
@@ -143,8 +157,8 @@ class NelderMead(BatchedSolver):
         replaced = (reflecting & ~expand & ~contract) | expanding | (outside & ~shrink) | (inside & ~shrink)
         kept = expanding & (value >= s.value)  # the expansion is no better than the reflection
         at_worst = replaced & (jnp.arange(len(s.values)) == last)
-        point = jnp.where(kept, s.reflected, s.trial)
-        values = jnp.where(placed, value, jnp.where(at_worst, jnp.where(kept, s.value, value), s.values))
+        point, height = jnp.where(kept, s.reflected, s.trial), jnp.where(kept, s.value, value)
+        values = jnp.where(placed | at_worst, height, s.values)
         simplex = jnp.where(at_worst[:, None], point[None, :], s.simplex)
         complete = replaced | ((first | shrinking) & (s.vertex >= last))
         order = jnp.argsort(values, stable=True)
@@ -169,7 +183,11 @@ class NelderMead(BatchedSolver):
         move = lane.inside((1 + far) * centre - far * simplex[last])
         # a mean of equal numbers may be off by a rounding error
         move = jnp.where(lane.free, move, s.x)
+        becomes = first | shrinking | replaced
+        better = becomes & (height < s.cost)
         return s._replace(
+            x=jnp.where(better, point, s.x),
+            cost=jnp.where(better, height, s.cost),
             trial=jnp.where((phase == _FIRST) | (phase == _SHRINK), simplex[jnp.minimum(vertex, last)], move),
             simplex=simplex,
             values=values,
@@ -177,7 +195,8 @@ class NelderMead(BatchedSolver):
             value=jnp.where(reflecting, value, s.value),
             phase=phase,
             vertex=vertex.astype(jnp.int32),
-            nit=s.nit + complete,
+            nit=s.nit + (complete & ~first),
+            nonfinite=jnp.where(becomes, 0, s.nonfinite),
         )
 
     def _coefficients(self, n: Array) -> tuple[Array | float, Array | float, Array | float, Array | float]:
@@ -199,9 +218,13 @@ class NelderMead(BatchedSolver):
         calls = usual if self.maxfev is None else self.maxfev
         ready = s.phase == _REFLECT
         limit = (s.nfev >= calls) | (ready & (s.nit >= most))
+        eps = _ROUNDING * epsilon(s.x.dtype)
+        small = spread <= jnp.maximum(self.xatol, eps * jnp.max(jnp.abs(s.simplex[0])))
+        small &= fall <= jnp.maximum(self.fatol, eps * jnp.abs(s.values[0]))
         ends = (
             ((s.nfev == 1) & ~jnp.isfinite(s.start_cost), End.NONFINITE_START),
-            (limit, End.LIMIT),
-            (ready & (spread <= self.xatol) & (fall <= self.fatol), End.BOTH),
+            (limit & (last > 0), End.LIMIT),
+            (ready & small & s.bottomless, End.NO_DESCENT),
+            (ready & small, End.BOTH),
         )
         return jnp.select([met for met, _ in ends], [jnp.int32(end) for _, end in ends], jnp.int32(End.RUNNING))

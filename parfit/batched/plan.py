@@ -147,6 +147,14 @@ class Plan:
             return np.full(len(positions), bucket.m, dtype=np.intp)
         return lengths[positions] * (bucket.m // bucket.length)
 
+    def count_of(self, positions: Positions) -> NDArray[np.intp]:
+        """As `counts`, for rows of any bucket."""
+        found = np.full(len(positions), -1, dtype=np.intp)
+        for bucket in self.buckets:
+            own = np.isin(positions, bucket.positions)
+            found[own] = self.counts(bucket, positions[own])
+        return found
+
     def start_of(self, positions: Positions) -> NDArray[np.float64]:
         """The starts of some rows, shape (k, n), all parameters."""
         return self.starts.start[np.searchsorted(self.positions, positions)]

@@ -30,7 +30,7 @@ def solutions_of(plan: Plan, workers: int | None) -> Iterator[Solutions]:
         yield _invalid(plan, {plan.positions[i]: text for i, text in plan.starts.wrong.items()})
     short = {p: text for bucket in plan.buckets for p, text in _too_few(plan, bucket).items()}
     if short:
-        yield _invalid(plan, short)
+        yield _invalid(plan, short, evaluated=True)
         plan = plan.without(np.array(sorted(short)))
     yield from batched.run(plan, lambda bucket, found: _concluded(plan, bucket, found), worker_count(workers))
 
@@ -50,17 +50,20 @@ def _too_few(plan: Plan, bucket: Bucket) -> dict[Any, str]:
     return made
 
 
-def _invalid(plan: Plan, why: dict[Any, str]) -> Solutions:
+def _invalid(plan: Plan, why: dict[Any, str], *, evaluated: bool = False) -> Solutions:
+    """Rows that cannot be fitted: by their start, or by how many residuals they have."""
+    positions = np.array(list(why), dtype=np.intp)
     k, n = len(why), len(plan.problem.parameters.names)
     nan, minus, zero = np.full(k, np.nan), np.full(k, -1), np.zeros(k, dtype=int)
     return Solutions(
-        positions=np.array(list(why), dtype=np.intp),
-        x=np.full((k, n), np.nan),
+        positions=positions,
+        x=plan.start_of(positions) if evaluated else np.full((k, n), np.nan),
         status=np.full(k, _ORDER.index(Status.INVALID), dtype=np.int8),
         message=np.arange(k),
         messages=list(why.values()),
         cost=nan, optimality=nan, condition=nan, seconds=np.zeros(k),
-        n_residuals=minus, nfev=zero, njev=minus, nit=zero, rank=minus,
+        n_residuals=plan.count_of(positions) if evaluated else minus,
+        nfev=zero + evaluated, njev=minus, nit=zero, rank=minus,
         at_bound=np.zeros((k, n), dtype=np.int8),
     )  # fmt: skip
 
@@ -83,7 +86,8 @@ def _concluded(plan: Plan, bucket: Bucket, found: Finished) -> Solutions:
     if said is not None:
         cov = _all_parameters(plan, said.cov, n)
         cov[~converged] = np.nan
-        rank, condition = said.rank, said.condition
+        unknown = ~np.isfinite(state.cost) | (verdict.status == _ORDER.index(Status.NONFINITE))
+        rank, condition = np.where(unknown, -1, said.rank), np.where(unknown, np.nan, said.condition)
     return Solutions(
         positions=found.positions,
         x=x,

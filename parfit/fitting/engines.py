@@ -31,7 +31,7 @@ _OPTIONS = {
 _MOST_OPERATIONS = 3000
 #: Arguments that say how and where Python runs, and what only calls of it can give.
 _OF_ROWS = {
-    "executor": "says where Python runs",
+    "executor": "is for engine='rows': it says where Python runs",
     "timeout": "needs workers that can be stopped",
     "chunk_size": "says what travels to workers",
     "history": "records calls of Python",

@@ -114,7 +114,6 @@ def test_few_that_are_left_of_many_blocks_are_merged(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(streams, "merged", counting)
     monkeypatch.setattr(loops, "_SIZES", (1,))
-    monkeypatch.setattr(loops, "_LAST_STEPS", 4)
     assert_same(fit_many(workers=2), table(whole))
     assert max(merged) > 1
 
