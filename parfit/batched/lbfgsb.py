@@ -19,6 +19,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from parfit.batched.ends import End
@@ -185,7 +186,7 @@ class LBFGSB(BatchedSolver):
         least = jnp.maximum(self.ftol * jnp.maximum(size, 1), _ROUNDING * eps * size)
         # A step that NaN or infinity has cut short says nothing about how much the cost can still fall.
         small = taken & ~first & (s.cost - cost <= least) & (s.nonfinite == 0)
-        bottomless = s.bottomless | (cost == -jnp.inf)
+        bottomless = s.bottomless | (cost < -1e-3 * float(np.finfo(cost.dtype).max))
         over, helpless = small | (came == _SETTLED), failed & jnp.all(s.Y == 0)
         claims = [helpless | (over & bottomless), over, jnp.ones((), bool)]
         claim = jnp.select(claims, [jnp.int32(end) for end in (End.NO_DESCENT, End.COST, End.RUNNING)])

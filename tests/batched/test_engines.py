@@ -78,7 +78,9 @@ def test_one_record_of_the_choice_is_logged(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO, logger="parfit"):
         choice(executor="serial")
     said = [record.getMessage() for record in caplog.records if record.name == "parfit"]
-    assert said == ["engine rows: executor='serial' says where Python runs; 4 datasets, executor serial"]
+    assert said == [
+        "engine rows: executor='serial' is for engine='rows': it says where Python runs; 4 datasets, executor serial"
+    ]
 
 
 # ---- what cannot be compiled
@@ -197,7 +199,7 @@ def test_a_value_that_changes_between_the_calls_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"executor": "serial"}, "executor='serial' says where Python runs"),
+        ({"executor": "serial"}, "executor='serial' is for engine='rows'"),
         ({"executor": "serial", "timeout": None, "chunk_size": 3}, "executor='serial'"),
         ({"chunk_size": 3}, "chunk_size=3 says what travels to workers"),
         ({"timeout": 60.0}, "timeout=60.0 needs workers that can be stopped"),

@@ -120,7 +120,7 @@ CASES = {
 def test_an_objective_that_cannot_be_sent_says_what_in_it(case):
     objective, says = CASES[case]
     with pytest.raises(SetupError) as caught:
-        parfit.fit(DF, objective, [1.0])
+        parfit.fit(DF, objective, [1.0], engine="rows")
     assert says.replace("{}", "cannot be sent to workers") in str(caught.value)
     assert caught.value.__cause__ is not None
 
@@ -134,7 +134,7 @@ def test_every_executor_says_so(name):
 
 def test_other_arguments_of_fit():
     with pytest.raises(SetupError, match=r"^args\[1\]\['k'\] \(_thread.lock\) cannot be sent"):
-        parfit.fit(DF, lambda p, row, *_: 1.0, [1.0], args=(1, {"k": LOCK}))
+        parfit.fit(DF, lambda p, row, *_: 1.0, [1.0], args=(1, {"k": LOCK}), engine="rows")
     with pytest.raises(SetupError, match=r"^jac 'error' cannot be sent to workers: it captures 'thing'"):
         parfit.fit(DF, lambda p, row: 1.0, [1.0], jac=capturing(LOCK))
 
