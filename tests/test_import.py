@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import subprocess
 import sys
@@ -71,7 +72,11 @@ def test_plots_load_no_matplotlib() -> None:
 
 @pytest.mark.parametrize("name", parfit.__all__)
 def test_each_public_name_is_there(name: str) -> None:
-    assert getattr(parfit, name) is not None
+    if name == "jaxify" and importlib.util.find_spec("jax") is None:
+        with pytest.raises(ImportError, match="pip install"):
+            _ = parfit.jaxify
+    else:
+        assert getattr(parfit, name) is not None
     assert name in dir(parfit)
 
 

@@ -13,11 +13,17 @@ Nothing here is imported before a fit wants it.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from parfit.core.errors import missing_package
+
+if importlib.util.find_spec("jax") is None:
+    raise missing_package("jax", "the batched engine", "jax")
 
 from parfit.batched.compiled import Counts, counts
 from parfit.batched.jaxify import jaxify

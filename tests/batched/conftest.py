@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -29,3 +30,7 @@ def quickly_compiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_CPU_OPTIONS", {**compiled._CPU_OPTIONS, "xla_backend_optimization_level": 0})
         yield
+
+
+#: Support modules that are looked through for doctests, and cannot be imported without jax.
+collect_ignore = [] if importlib.util.find_spec("jax") else ["expressions.py", "grouped.py"]
