@@ -20,7 +20,7 @@ from parfit.core.origin import Origin
 from parfit.core.solution import Solution, Status
 from parfit.core.structure import Structure
 from parfit.display import as_html, as_text
-from parfit.inference import conf_int
+from parfit.inference import conditions, conf_int
 
 __all__ = ["Fits"]
 
@@ -115,6 +115,15 @@ class Fits:
         converged = STATUSES.index(Status.CONVERGED)
         return pd.Series(self._columns.status == converged, index=self.labels, name="success")
 
+    def _conditions(self, positions: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The condition at some positions; from the covariance, where it is not there yet."""
+        c = self._columns
+        made = c.floats_of("condition")[positions]
+        asked = np.flatnonzero(np.isnan(made) & (c.ints_of("rank")[positions] > 0))
+        if c.cov is not None:
+            made[asked] = conditions(c.cov[positions[asked]])
+        return made
+
     @cached_property
     def _summary(self) -> pd.DataFrame:
         c = self._columns
@@ -128,7 +137,7 @@ class Fits:
         made["optimality"] = c.floats_of("optimality")
         made["at_bound"] = (c.at_bound != 0).any(axis=1)
         made["rank"] = c.ints_of("rank")
-        made["condition"] = c.floats_of("condition")
+        made["condition"] = self._conditions(np.arange(len(self)))
         made["seconds"] = c.floats_of("seconds")
         made["attempts"] = c.ints_of("attempts")
         return pd.DataFrame(made, index=self.labels)
@@ -227,7 +236,7 @@ class Fits:
             at_bound=c.at_bound[position].copy(),
             cov=c.cov_of(position),
             stderr=np.sqrt(np.diag(c.cov_of(position))),
-            condition=float(c.floats_of("condition")[position]),
+            condition=float(self._conditions(np.array([position]))[0]),
             seconds=float(c.floats_of("seconds")[position]),
         )
         for name in ("n_residuals", "nfev", "njev", "nit", "rank", "attempts"):

@@ -71,9 +71,10 @@ def run(plan: Plan, conclude: Callable[[Bucket, Finished], Any], streams: int) -
 
 
 def _chunks(bucket: Bucket, streams: int) -> list[NDArray[np.intp]]:
-    """The positions in blocks of equal size, a multiple of the streams where there are more rows than a few chunks."""
-    most = min(bucket.loop.most, max(bucket.loop.width, _BLOCK_BYTES // max(bucket.loop.row_bytes, 1)))
-    n = -(-len(bucket.positions) // most)
-    if len(bucket.positions) > 2 * bucket.loop.width:
-        n = -(-n // streams) * streams
-    return np.array_split(bucket.positions, n)
+    """The positions in blocks: as large as they may be, and the rest in equal parts for the streams."""
+    width, rows = bucket.loop.width, len(bucket.positions)
+    most = max(1, min(bucket.loop.most, _BLOCK_BYTES // max(bucket.loop.row_bytes, 1)) // width) * width
+    whole = rows // (most * streams) * streams
+    part = -(-(rows - whole * most) // (streams * width)) * width
+    ends = [most * i for i in range(1, whole + 1)] + list(range(whole * most + part, rows, max(part, 1)))
+    return [part for part in np.split(bucket.positions, ends) if len(part)]

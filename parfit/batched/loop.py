@@ -31,7 +31,7 @@ from parfit.batched.ends import End
 from parfit.batched.lane import Lane
 from parfit.core.protocols import BatchedSolver
 
-__all__ = ["Block", "Finished", "Loop", "at", "chunk_width", "merged"]
+__all__ = ["Block", "Ended", "Finished", "Loop", "at", "chunk_width", "merged", "together"]
 
 Tree = Any
 
@@ -81,6 +81,21 @@ class Block(NamedTuple):
         return len(self.positions)
 
 
+class Ended(NamedTuple):
+    """What the solver's states say of rows that have ended, as NumPy arrays with a leading axis (`BatchedSolver`)."""
+
+    x: NDArray[Any]
+    cost: NDArray[Any]
+    start_cost: NDArray[Any]
+    g: NDArray[Any]
+    nfev: NDArray[Any]
+    njev: NDArray[Any]
+    nit: NDArray[Any]
+    nonfinite: NDArray[Any]
+    end: NDArray[Any]
+    A: NDArray[Any] | None = None
+
+
 class Finished(NamedTuple):
     """Rows that have ended; arrays with a leading axis.
 
@@ -101,7 +116,7 @@ class Finished(NamedTuple):
     positions: NDArray[np.intp]
     block: Block
     own: NDArray[np.int32]
-    state: Any
+    state: Ended
     extra: Any
     seconds: NDArray[np.float64]
 
@@ -141,6 +156,7 @@ class Loop:
     width: int
     double: bool
     _programs: dict[tuple[str, int], Any] = field(default_factory=dict, init=False, repr=False)
+    _pace: _Pace = field(default_factory=lambda: _Pace(), init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     # ---- one row
@@ -223,12 +239,11 @@ class Loop:
         """The most rows in a block."""
         return _SIZES[-1] * self.width
 
-    def size_for(self, rows: int) -> int:
-        """The number of rows, N, of the program that a block of so many runs in."""
-        for size in _SIZES:
-            if rows <= size * self.width:
-                return size * self.width
-        return _SIZES[-1] * self.width
+    def size_for(self, kind: str, rows: int) -> int:
+        """The number of rows, N, of the program that a block of so many runs in: one that is there, if any is."""
+        sizes = [size * self.width for size in _SIZES]
+        fitting = [size for size in sizes if rows <= size] or sizes[-1:]
+        return next((size for size in fitting if (kind, size) in self._programs), fitting[0])
 
     def advance(self, size: int) -> Callable[..., Any]:
         """The program of the steps, for blocks of `size` rows."""
@@ -245,7 +260,7 @@ class Loop:
 
     def extras(self, rows: Tree, x: NDArray[Any]) -> Any:
         """What `extra` gives for rows at their solutions, shape (k, n)."""
-        size = self.size_for(len(x))
+        size = self.size_for("extras", len(x))
         i, order = jax.ShapeDtypeStruct((), np.int32), np.arange(size, dtype=np.int32)
         shapes = (self._many(self.example, size), jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))
         with precision(self.double):
@@ -261,7 +276,7 @@ class Loop:
 
     def costs(self, rows: Tree, x: NDArray[Any]) -> NDArray[Any]:
         """What is minimised, for rows at the parameters `x`, shape (k, n)."""
-        size = self.size_for(len(x))
+        size = self.size_for("advance", len(x))
         advance, order = self.advance(size), np.arange(size, dtype=np.int32)
         found = []
         with precision(self.double):
@@ -303,24 +318,24 @@ class Loop:
         Block
             Those that have not, at the end, where `leave` said so.
         """
-        size = self.size_for(len(block))
+        size = self.size_for("advance", len(block))
         advance = self.advance(size)
         with precision(self.double):
-            rows = jax.tree.map(lambda a: jnp.asarray(_padded(a, size)), block.rows)
+            rows = jax.device_put(jax.tree.map(lambda a: _padded(a, size), block.rows))
             state, fresh = self._start(block, size), block.state is None
             order, count = np.arange(size, dtype=np.int32), len(block)
             while True:
                 chunks = -(-count // self.width)
                 few = self.width // _FEW
                 few = few if chunks > 1 or leave(few) else 0
-                for begin, end in _in_time(chunks):
+                for begin, end in self._pace.ranges(chunks):
                     started, first, last = time.perf_counter(), begin * self.width, min(end * self.width, count)
                     numbers = tuple(map(np.int32, (begin, end, count, _STEPS, few)))
                     begun = not fresh
                     while True:
                         state = jax.block_until_ready(advance(rows, state, order, np.bool_(not begun), *numbers))
                         begun = True
-                        running = np.array(state.end)[first:last] == int(End.RUNNING)
+                        running = np.asarray(state.end)[first:last] == int(End.RUNNING)
                         if stop() or not (np.add.reduceat(running, range(0, len(running), self.width)) > few).any():
                             break
                     done = first + np.flatnonzero(~running)
@@ -329,11 +344,10 @@ class Loop:
                     if stop():
                         return
                 fresh = False
-                host = jax.tree.map(np.array, state)
-                going = np.flatnonzero(host.end[:count] == int(End.RUNNING))
+                going = np.flatnonzero(np.asarray(state.end)[:count] == int(End.RUNNING))
                 if not len(going):
                     return
-                state, order = at(host, going), order[going]
+                state, order = jax.tree.map(lambda a: np.asarray(a)[going], state), order[going]  # noqa: B023
                 if leave(len(going)):
                     yield Block(block.positions[order], at(block.rows, order), state)
                     return
@@ -343,11 +357,12 @@ class Loop:
     def _finished(
         self, block: Block, order: NDArray[np.int32], state: Any, done: NDArray[np.intp], seconds: float
     ) -> Finished:
-        # copies: the programs write the next state over this one
-        own, state = order[done], jax.tree.map(lambda a: np.array(at(np.asarray(a), done)), state)
-        extra = None if self.extra is None else self.extras(at(block.rows, own), state.x)
-        share = state.nfev / max(int(state.nfev.sum()), 1)
-        return Finished(block.positions[own], block, own, state, extra, seconds * share)
+        # indexing copies: the programs write the next state over this one
+        read = {name: np.asarray(getattr(state, name))[done] for name in Ended._fields if hasattr(state, name)}
+        own, ended = order[done], Ended(**read)
+        extra = None if self.extra is None else self.extras(at(block.rows, own), ended.x)
+        share = ended.nfev / max(int(ended.nfev.sum()), 1)
+        return Finished(block.positions[own], block, own, ended, extra, seconds * share)
 
     def _start(self, block: Block, size: int) -> Any:
         if block.state is not None:
@@ -368,11 +383,15 @@ def merged(blocks: list[Block]) -> Block:
 
 
 def at(tree: Tree, chosen: NDArray[Any]) -> Tree:
-    """The entries `chosen` of each array."""
+    """The entries `chosen` of each array; memory is shared where they follow each other."""
+    index = together(chosen)
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def together(chosen: NDArray[Any]) -> NDArray[Any] | slice:
+    """An index as a slice where its entries follow each other."""
     run = slice(int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else slice(0, 0)
-    if run.stop - run.start == len(chosen) and (np.diff(chosen) == 1).all():
-        return jax.tree.map(lambda a: a[run], tree)  # shares memory
-    return jax.tree.map(lambda a: a[chosen], tree)
+    return run if run.stop - run.start == len(chosen) and bool((np.diff(chosen) == 1).all()) else chosen
 
 
 def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
@@ -384,12 +403,19 @@ def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
     return made
 
 
-def _in_time(chunks: int) -> Iterator[tuple[int, int]]:
-    """Ranges of chunks, each to take about `_CALL_S`, so that an interrupt does not wait for long."""
-    begin, n = 0, 1
-    while begin < chunks:
-        end = min(begin + n, chunks)
-        started = time.perf_counter()
-        yield begin, end
-        seconds = max(time.perf_counter() - started, 1e-6)
-        begin, n = end, max(1, min(int(n * _CALL_S / seconds), 16 * n))
+class _Pace:
+    """How many chunks a call does: about `_CALL_S` long, so that an interrupt does not wait."""
+
+    def __init__(self) -> None:
+        self._chunks = 1
+
+    def ranges(self, chunks: int) -> Iterator[tuple[int, int]]:
+        """Ranges of chunks, whose time is what the caller takes for each."""
+        begin = 0
+        while begin < chunks:
+            n = min(self._chunks, chunks - begin)
+            started = time.perf_counter()
+            yield begin, begin + n
+            seconds = max(time.perf_counter() - started, 1e-6)
+            self._chunks = max(1, min(int(n * _CALL_S / seconds), 16 * n))
+            begin += n

@@ -24,7 +24,7 @@ from parfit.batched.deadline import TracedTooLong, deadline
 from parfit.batched.feeds import read_feed
 from parfit.batched.jaxify import jaxify
 from parfit.batched.lane import Lane
-from parfit.batched.loop import Block, Loop, chunk_width
+from parfit.batched.loop import Block, Loop, chunk_width, together
 from parfit.batched.normal import jacobian
 from parfit.batched.purity import is_suspicious
 from parfit.batched.recorded import Recorded, kept, record
@@ -115,11 +115,20 @@ class Plan:
         solvers = {bucket.loop.solver.name for bucket in self.buckets}
         return f"{' '.join(solvers) or 'nothing'} on {jax.default_backend()}"
 
+    @cached_property
+    def _is_all(self) -> bool:
+        return len(self.positions) > 0 and int(self.positions[-1]) == len(self.positions) - 1
+
+    def _places(self, positions: Positions) -> Any:
+        """Where rows at some positions are in `starts`: an index of arrays, a slice where they follow each other."""
+        found = positions if self._is_all else np.searchsorted(self.positions, positions)
+        return together(found)
+
     def rows(self, bucket: Bucket, positions: Positions) -> dict[str, Any]:
         """What the programs read of some rows: arrays with a leading axis."""
-        found = np.searchsorted(self.positions, positions)
+        found = self._places(positions)
         free = self.traced.free
-        cut: Callable[[Any], Any] = lambda v: (v[found] if free is None else v[np.ix_(found, free)]).astype(self.dtype)  # noqa: E731
+        cut: Callable[[Any], Any] = lambda v: (v[found] if free is None else v[found][:, free]).astype(self.dtype)  # noqa: E731
         made = {"start": cut(self.starts.start), "lower": cut(self.starts.lower), "upper": cut(self.starts.upper)}
         if free is not None:
             made["full"] = self.starts.start[found].astype(self.dtype)
@@ -157,11 +166,11 @@ class Plan:
 
     def start_of(self, positions: Positions) -> NDArray[np.float64]:
         """The starts of some rows, shape (k, n), all parameters."""
-        return self.starts.start[np.searchsorted(self.positions, positions)]
+        return self.starts.start[self._places(positions)]
 
     def bounds_of(self, positions: Positions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The bounds of some rows, shape (k, n) each."""
-        found = np.searchsorted(self.positions, positions)
+        found = self._places(positions)
         return self.starts.lower[found], self.starts.upper[found]
 
     def free_of(self, positions: Positions) -> NDArray[np.bool_]:
@@ -205,7 +214,7 @@ def make_plan(
         raise Untraceable(f"the objective does what a compiled function cannot: {why}")
     feed = read_feed(datasets)
     starts = read_starts(problem.parameters, datasets, positions)
-    usable = np.setdiff1d(np.arange(len(positions)), list(starts.wrong))
+    usable = np.delete(positions, list(starts.wrong))
     fixed = problem.parameters.fixed
     free = np.flatnonzero(~fixed) if fixed.any() else None
     sign = -1.0 if problem.maximize else 1.0
@@ -218,7 +227,7 @@ def make_plan(
     reasons = []
     for candidate in (plan, replace(plan, traced=rebound, how=how)):
         try:
-            made = replace(candidate, buckets=_buckets(candidate, positions[usable], solver_for))
+            made = replace(candidate, buckets=_buckets(candidate, usable, solver_for))
             _compare(made, datasets)
             return made
         except (MethodMismatchError, TracedTooLong):

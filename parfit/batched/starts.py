@@ -37,8 +37,10 @@ class Starts:
 def read_starts(p: Parameters, datasets: Datasets, positions: NDArray[np.intp]) -> Starts:
     """The starts of the rows at `positions`, each settled inside its bounds as `frame_of` does it."""
     k, n = len(positions), len(p.names)
+    own = p.start_of is not None or p.bounds_of is not None
     start, lower, upper = (
-        (v[positions] if v.ndim == 2 else np.broadcast_to(v, (k, n))).copy() for v in (p.start, p.lower, p.upper)
+        v[positions] if v.ndim == 2 else (np.array if own else np.asarray)(np.broadcast_to(v, (k, n)))
+        for v in (p.start, p.lower, p.upper)
     )
     wrong: dict[int, str] = {}
     _own(p, datasets, positions, (start, lower, upper), wrong)
@@ -46,7 +48,7 @@ def read_starts(p: Parameters, datasets: Datasets, positions: NDArray[np.intp]) 
         start = moved_inside(start, lower, upper, p.fixed)
     with np.errstate(invalid="ignore"):
         settled_start = settled(start, lower, upper, p.fixed)
-        fine = np.isfinite(settled_start).all(axis=1) & ~(np.isnan(lower) | np.isnan(upper)).any(axis=1)
+        fine = np.isfinite(settled_start).all(axis=1)
         fine &= ((lower <= settled_start) & (settled_start <= upper)).all(axis=1)
         fine &= ~(np.isinf(lower) & (lower == upper)).any(axis=1)
     for i in np.flatnonzero(~fine).tolist():

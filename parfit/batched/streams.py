@@ -25,6 +25,8 @@ __all__ = ["run_streams"]
 Positions = NDArray[np.intp]
 #: How long an interrupt waits for the streams to stop, s.
 _STOPPING_S = 2.0
+#: The most rows of a block that wait for others, in chunks.
+_WAITING = 4
 
 
 class _Work:
@@ -43,7 +45,7 @@ class _Work:
         with self._lock:
             if self.stopped:
                 return None
-            if self._left and (not self._fresh or sum(map(len, self._left)) >= self._loop.width):
+            if self._left and (not self._fresh or sum(map(len, self._left)) >= 2 * _WAITING * self._loop.width):
                 return merged(self._taken())
             if not self._fresh:
                 return None
@@ -59,7 +61,7 @@ class _Work:
 
     def leave(self, rows: int) -> bool:
         """Whether so few rows of a block are to wait for others."""
-        return rows <= self._loop.width // 2 and bool(self._fresh)
+        return rows <= _WAITING * self._loop.width and bool(self._fresh)
 
     def put_back(self, block: Block) -> None:
         """Rows that wait."""

@@ -176,6 +176,10 @@ class Columns:
         """A copy that shares nothing."""
         return copy.deepcopy(self)
 
+    def has(self, *statuses: Status) -> NDArray[np.bool_]:
+        """Where the status is one of `statuses`, shape (B,)."""
+        return np.isin(self.status, [_CODE[s] for s in statuses])
+
     def where(self, *statuses: Status) -> NDArray[Any]:
         """The positions with one of `statuses`."""
-        return np.flatnonzero(np.isin(self.status, [_CODE[s] for s in statuses]))
+        return np.flatnonzero(self.has(*statuses))

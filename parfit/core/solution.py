@@ -204,7 +204,8 @@ class Solution:
     cov : ndarray, shape (n, n), optional
         The covariance of the parameters.
     rank, condition
-        The numerical rank of the Jacobian, and its condition number; -1 and NaN where there is none.
+        The numerical rank of the Jacobian, and its condition number; -1 and NaN where there is none, and NaN where
+        the covariance tells (`parfit.inference.conditions`).
     history : ndarray, shape (k, 1 + n), optional
         The cost and the parameters of each evaluation.
     """

@@ -40,6 +40,8 @@ def _too_few(plan: Plan, bucket: Bucket) -> dict[Any, str]:
     if bucket.m < 0:
         return {}
     counts = plan.counts(bucket, bucket.positions)
+    if counts.min(initial=1) >= len(plan.problem.parameters.names):
+        return {}
     free = plan.free_of(bucket.positions).sum(axis=1)
     made = {}
     for i in np.flatnonzero((counts < free) | (counts == 0)).tolist():
@@ -84,6 +86,8 @@ def _concluded(plan: Plan, bucket: Bucket, found: Finished) -> Solutions:
     cov = None
     rank, condition = np.full(len(x), -1), np.full(len(x), np.nan)
     if said is not None:
+        stopped = np.flatnonzero(~converged & (said.rank >= 0) & np.isnan(said.condition))
+        said.condition[stopped] = inference.conditions(said.cov[stopped])
         cov = _all_parameters(plan, said.cov, n)
         cov[~converged] = np.nan
         unknown = ~np.isfinite(state.cost) | (verdict.status == _ORDER.index(Status.NONFINITE))
@@ -135,7 +139,7 @@ def _expanded(plan: Plan, positions: NDArray[np.intp], z: NDArray[Any]) -> Float
     """All parameters, where the free ones are `z`."""
     if plan.traced.free is None:
         return z.astype(np.float64)
-    x = plan.start_of(positions)
+    x = plan.start_of(positions).copy()
     x[:, plan.traced.free] = z
     return x
 

@@ -64,10 +64,11 @@ class Call:
         n = len(self.problem.parameters.names)
         store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
         with store:
-            done = np.fromiter(store.done(), dtype=np.intp)
-            positions = np.setdiff1d(np.arange(len(self.datasets)), done)
-            fits = self._fill(store, positions, already=len(done))
-        _refuse_if_all_invalid(fits)
+            missing = np.ones(len(self.datasets), dtype=bool)
+            missing[np.fromiter(store.done(), dtype=np.intp)] = False
+            positions = np.flatnonzero(missing)
+            fits = self._fill(store, positions, already=len(missing) - len(positions))
+        _refuse_if_all_invalid(fits, store.columns())
         return fits
 
     def refit(self, old: Fits, positions: Positions, changes: dict[str, Any]) -> Fits:
@@ -198,13 +199,11 @@ class Call:
         return sensitivity_of(fits, wrt, self.problem, self.solver, self.datasets)
 
 
-def _refuse_if_all_invalid(fits: Fits) -> None:
+def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:
     """What is wrong with every dataset is wrong with the call."""
-    if not len(fits):
-        return
-    summary = fits.summary
-    at_start = (summary["status"] == "invalid") | ((summary["status"] == "nonfinite") & (summary["nfev"] <= 1))
-    if at_start.all():
+    at_start = columns.has(Status.INVALID) | (columns.has(Status.NONFINITE) & (columns.ints_of("nfev") <= 1))
+    if len(fits) and at_start.all():
+        summary = fits.summary
         first, label = summary["message"].iloc[0], fits.labels[0]
         others = "all others likewise" if summary["message"].nunique() == 1 else "no other can be fitted either"
         where = f"dataset {shown(label)}" + (f", and {others}" if len(fits) > 1 else "")

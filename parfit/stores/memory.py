@@ -34,9 +34,8 @@ class MemoryStore(Store):
         self._columns.put_many(solutions)
 
     def done(self) -> Iterable[int]:
-        columns = self._columns
-        missing = columns.where(Status.NOT_RUN)
-        return (int(i) for i in np.setdiff1d(np.arange(len(columns)), missing))
+        done: list[int] = np.flatnonzero(~self._columns.has(Status.NOT_RUN)).tolist()
+        return done
 
     def columns(self) -> Columns:
         return self._columns
