@@ -6,7 +6,7 @@ import ctypes
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from parfit.batched.untraceable import Untraceable
 
@@ -15,6 +15,8 @@ __all__ = ["TracedTooLong", "deadline"]
 
 #: Raised inside a destructor, the exception is lost, and has to come again.
 _AGAIN_S = 0.3
+#: Turns of a loop, at each of which the interpreter looks for exceptions from other threads.
+_CHECKS = 100
 
 
 class TracedTooLong(Untraceable):
@@ -47,8 +49,13 @@ def deadline(seconds: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with lock:
-            over.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was not raised yet
+        while not over.is_set():
+            with suppress(TracedTooLong), lock:
+                over.set()
+        # One that was not raised yet comes here. To take it back (`PyThreadState_SetAsyncExc` with NULL) would leave
+        # the interpreter looking for it, slower, and for ever in one instruction where a profiler runs.
+        with suppress(TracedTooLong):
+            for _ in range(_CHECKS):
+                pass
         if collects:
             gc.enable()
