@@ -2,7 +2,7 @@
 
     python benchmarks/chunk_width.py [--only gaussians decays logistic]
 
-Sets the constants of parfit/batched/loop.py: a chunk holds as many rows as make 32,768 numbers of residuals, and 512
+Sets the constants of parfit/batched/loop.py: a chunk holds as many rows as make 512 KiB of residuals, and 256
 at most.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.batched_vs_peers import CASES, by_parfit
 from parfit.batched import loop, plan
 
-ROWS = 20_000
+ROWS = 50_000
 
 
 def main() -> None:
@@ -24,9 +24,9 @@ def main() -> None:
     chosen = parser.parse_args()
     for name in chosen.only:
         case = CASES[name](ROWS, np.random.default_rng(0))
-        usual = loop.chunk_width(case.data.shape[1])
+        usual = loop.chunk_width(case.data.shape[1], 8)
         for width in (32, 64, 128, 256, 512, 1024, 2048):
-            plan.chunk_width = lambda numbers, width=width: width
+            plan.chunk_width = lambda numbers, itemsize, width=width: width
             seconds, _ = by_parfit(case, "float64", 5)
             mark = "  <- used" if width == usual else ""
             print(f"{name:<12}{width:>6} rows a chunk{ROWS / seconds:>12,.0f} fits/s{mark}", flush=True)

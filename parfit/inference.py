@@ -16,7 +16,16 @@ import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
-__all__ = ["Inference", "Inferences", "conditions", "conf_int", "from_hessians", "from_jacobian", "from_jacobians", "from_normal"]
+__all__ = [
+    "Inference",
+    "Inferences",
+    "conditions",
+    "conf_int",
+    "from_hessians",
+    "from_jacobian",
+    "from_jacobians",
+    "from_normal",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -143,7 +152,11 @@ def from_normal(
     Inferences
         `condition` is NaN where `conditions` gives it from the covariance.
     """
-    variance, size = _variance(cost, m, free, absolute_sigma), np.maximum(m, A.shape[1])
+    return _by_columns(A, free, _variance(cost, m, free, absolute_sigma), np.maximum(m, A.shape[1]))
+
+
+def _by_columns(A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, size: NDArray[Any]) -> Inferences:
+    """Rows that are regular beyond doubt in operations on whole columns; the others by their spectra."""
     B, n = A.shape[:2]
     cov, spread = np.empty((B, n * (n + 1) // 2)), np.empty(B)
     with np.errstate(all="ignore"):
@@ -204,15 +217,16 @@ def conditions(cov: FloatArray) -> FloatArray:
     full[:, rows, columns] = full[:, columns, rows] = cov
     free = np.einsum("kii->ki", full) > 0
     full += np.where(free, 0.0, 1.0)[:, :, None] * np.eye(n)  # an eigenvalue of 1, which lies between the others
-    A = np.linalg.inv(_scaled(full))
-    values = np.linalg.eigvalsh(_scaled(A))
+    A: FloatArray = np.asarray(np.linalg.inv(_scaled(full)), dtype=np.float64)
+    values: FloatArray = np.asarray(np.linalg.eigvalsh(_scaled(A)), dtype=np.float64)
     return np.asarray(np.sqrt(values[:, -1] / values[:, 0]), dtype=np.float64)
 
 
 def _scaled(A: FloatArray) -> FloatArray:
     """Positive definite matrices, scaled to a diagonal of ones."""
     scale = 1 / np.sqrt(np.einsum("kii->ki", A))
-    return A * (scale[:, :, None] * scale[:, None, :])
+    scaled: FloatArray = A * (scale[:, :, None] * scale[:, None, :])
+    return scaled
 
 
 def from_hessians(H: FloatArray, free: NDArray[np.bool_]) -> Inferences:
@@ -224,9 +238,14 @@ def from_hessians(H: FloatArray, free: NDArray[np.bool_]) -> Inferences:
         The Hessians of the objectives at the solutions.
     free : ndarray of bool, shape (B, n)
         What was fitted.
+
+    Returns
+    -------
+    Inferences
+        `condition` as from `from_normal`.
     """
     one = np.ones(len(H))
-    found = _from_quadratics((H + H.swapaxes(1, 2)) / 2, free, one, len(H[0]) if len(H) else 0)
+    found = _by_columns((H + H.swapaxes(1, 2)) / 2, free, one, np.full(len(H), H.shape[1]))
     return found._replace(doubtful=np.zeros(len(H), dtype=bool))
 
 

@@ -35,10 +35,10 @@ __all__ = ["Block", "Ended", "Finished", "Loop", "at", "chunk_width", "merged", 
 
 Tree = Any
 
-#: How many numbers of residuals a chunk holds (`benchmarks/chunk_width.py`): the arrays of a step stay in the second
+#: How many bytes of residuals a chunk holds (`benchmarks/chunk_width.py`): the arrays of a step stay in the second
 #: level of the cache, and are long enough for what each operation costs to begin.
-_CHUNK_NUMBERS = 1 << 15
-_LEAST_WIDTH, _MOST_WIDTH = 32, 512
+_CHUNK_BYTES = 1 << 19
+_LEAST_WIDTH, _MOST_WIDTH = 32, 256
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
 _STEPS = 8
@@ -47,15 +47,15 @@ _FEW = 8
 #: How long a call into a compiled program may take, s.
 _CALL_S = 0.1
 #: Sizes of blocks, in chunks.
-_SIZES = (1, 8, 64)
+_SIZES = (1, 8, 32)
 
 
-def chunk_width(numbers: int) -> int:
-    """How many rows go through a step together, for rows of so many numbers; a power of two."""
+def chunk_width(numbers: int, itemsize: int) -> int:
+    """How many rows go through a step together, for rows of so many numbers of so many bytes; a power of two."""
     if jax.default_backend() != "cpu":
         return _ACCELERATOR_WIDTH
     width = _LEAST_WIDTH
-    while width < _MOST_WIDTH and 2 * width * max(numbers, 1) <= _CHUNK_NUMBERS:
+    while width < _MOST_WIDTH and 2 * width * max(numbers, 1) * itemsize <= _CHUNK_BYTES:
         width *= 2
     return width
 
@@ -244,6 +244,10 @@ class Loop:
         sizes = [size * self.width for size in _SIZES]
         fitting = [size for size in sizes if rows <= size] or sizes[-1:]
         return next((size for size in fitting if (kind, size) in self._programs), fitting[0])
+
+    def compile_for(self, rows: int) -> None:
+        """Have the program of the steps for blocks of so many rows, which shorter ones then run in, too."""
+        self.advance(self.size_for("advance", rows))
 
     def advance(self, size: int) -> Callable[..., Any]:
         """The program of the steps, for blocks of `size` rows."""

@@ -166,7 +166,8 @@ class Plan:
 
     def start_of(self, positions: Positions) -> NDArray[np.float64]:
         """The starts of some rows, shape (k, n), all parameters."""
-        return self.starts.start[self._places(positions)]
+        found: NDArray[np.float64] = self.starts.start[self._places(positions)]
+        return found
 
     def bounds_of(self, positions: Positions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The bounds of some rows, shape (k, n) each."""
@@ -304,7 +305,7 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     bounded = bool(np.isfinite(starts.lower).any() or np.isfinite(starts.upper).any())
     numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
     shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
-    width = chunk_width(numbers)
+    width = chunk_width(numbers, plan.dtype.itemsize)
     key = (found.key, shapes, solver, bounded, double, width, jax.default_backend())
     loop = kept(key, lambda: _loop(found, solver, bounded, example, width, double))
     return Bucket(positions, length, loop, m)
@@ -339,6 +340,7 @@ def _hessian(lane: Lane, x: Any) -> Any:
 def _compare(plan: Plan, datasets: Datasets) -> None:
     """Refuse an objective whose compiled value is not its plain one, on a few rows, at the start and beside it."""
     for bucket in plan.buckets:
+        bucket.loop.compile_for(min(len(bucket.positions), bucket.loop.most))
         chosen = _sample(plan, bucket)
         rows = plan.rows(bucket, chosen)
         beside = np.clip(rows["start"] * 1.01 + 1e-3, rows["lower"], rows["upper"]).astype(rows["start"].dtype)

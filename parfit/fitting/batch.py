@@ -118,7 +118,7 @@ def _inferred(bucket: Bucket, found: Finished, m: NDArray[Any], free: NDArray[np
     cost = state.cost.astype(np.float64)
     if bucket.m < 0:
         return None if found.extra is None else inference.from_hessians(found.extra.astype(np.float64), free)
-    if bucket.loop.solver.residuals:
+    if state.A is not None:
         said = inference.from_normal(state.A.astype(np.float64), cost, m, free)
         asked = np.flatnonzero(said.doubtful if bucket.loop.double else np.zeros(len(m), dtype=bool))
     else:

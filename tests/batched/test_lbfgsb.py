@@ -254,7 +254,7 @@ def test_without_bounds_in_the_program() -> None:
 def test_single_precision() -> None:
     start, lower, upper, y = (part[:SOME] for part in kinds_of_bounds()["active"])
     state = solved(LBFGSB(), logistic, start, lower, upper, y, dtype=np.float32)
-    assert {state.x.dtype, state.cost.dtype, state.g.dtype, state.S.dtype} == {np.dtype(np.float32)}
+    assert {state.x.dtype, state.cost.dtype, state.g.dtype} == {np.dtype(np.float32)}
     np.testing.assert_allclose(state.cost, with_bounds()["active"].cost, rtol=2e-6)
     assert set(ends(state)) <= {End.GRADIENT, End.COST}
 

@@ -110,7 +110,9 @@ def test_the_cost_is_scipys_or_lower(case: Case, kind: str) -> None:
 def test_every_exception_is_needed() -> None:
     """What has become as good as SciPy's loses its place in the table."""
     by_name = {case.name: case for case in CASES}
-    for name, kind in LOOSER:
+    for (name, kind), (_, reason) in LOOSER.items():
+        if reason.startswith("rounding errors"):
+            continue  # which differ with the processor
         rows = ended(size_of(by_name[name]))[name, kind]
         assert any(row.cost > (1 + RTOL) * row.wanted + ZERO * row.start_cost for row in rows), (name, kind)
 

@@ -227,7 +227,7 @@ def test_few_shapes_are_compiled(whole: parfit.Fits) -> None:
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="chunks of an accelerator have one width")
 def test_the_width_of_a_chunk_is_a_power_of_two_that_keeps_to_the_cache() -> None:
-    widths = [loops.chunk_width(numbers) for numbers in (0, 1, 15, 100, 1000, 10**6)]
+    widths = [loops.chunk_width(numbers, 8) for numbers in (0, 1, 15, 100, 1000, 10**6)]
     assert widths == sorted(widths, reverse=True)
     assert all(width & (width - 1) == 0 for width in widths)
     assert widths[-1] == 32
