@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from parfit.batched.compiled import compiled, precision
 from parfit.batched.ends import End
 from parfit.batched.lane import Lane
+from parfit.batched.staging import Staging
 from parfit.core.protocols import BatchedSolver
 
 __all__ = ["Block", "Ended", "Finished", "Loop", "at", "chunk_width", "merged", "together"]
@@ -48,6 +49,8 @@ _FEW = 8
 _CALL_S = 0.1
 #: Sizes of blocks, in chunks.
 _SIZES = (1, 8, 32)
+
+_staging = Staging()
 
 
 def chunk_width(numbers: int, itemsize: int) -> int:
@@ -323,9 +326,18 @@ class Loop:
             Those that have not, at the end, where `leave` said so.
         """
         size = self.size_for("advance", len(block))
+        staged = jax.tree.map(lambda a: _staging.take(a, size), block.rows)
+        try:
+            yield from self._run(block, staged, size, stop, leave)
+        finally:
+            _staging.give_back(jax.tree.leaves(staged))
+
+    def _run(
+        self, block: Block, staged: Tree, size: int, stop: Callable[[], bool], leave: Callable[[int], bool]
+    ) -> Iterator[Finished | Block]:
         advance = self.advance(size)
         with precision(self.double):
-            rows = jax.device_put(jax.tree.map(lambda a: _padded(a, size), block.rows))
+            rows = jax.device_put(staged)
             state, fresh = self._start(block, size), block.state is None
             order, count = np.arange(size, dtype=np.int32), len(block)
             while True:
