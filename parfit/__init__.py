@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editors
     from parfit import datasets
     from parfit.apply import apply_by_multiprocessing
-    from parfit.batched.jaxify import jaxify
+    from parfit.batched.tracing.jaxify import jaxify
     from parfit.core.errors import (
         DownloadError,
         FitError,
@@ -44,7 +44,7 @@ _HOME = {
     "fit": "parfit.fitting",
     "Fits": "parfit.results",
     "curve_fit": "parfit.curves",
-    "jaxify": "parfit.batched.jaxify",
+    "jaxify": "parfit.batched.tracing.jaxify",
     "apply_by_multiprocessing": "parfit.apply",
     "sweep": "parfit.sweeping",
     "load_model": "parfit.mdl",

@@ -1,12 +1,14 @@
 """All datasets at once, with JAX: one compiled program instead of one call of SciPy a dataset.
 
     plan.py      is the objective traceable, and equal to itself? programs and shapes
-                     ── feeds.py: data as arrays ── traced.py: the objective ── standins/: what it is handed
-                     ── jaxify.py: NumPy as JAX ── purity.py: what cannot be compiled
+                     ── tracing/: from the caller's function and data to a program ── starts.py: starts and bounds
     streams.py   blocks of rows on several threads ── loop.py: the only file that knows of the batch axis
-    lm.py, lbfgsb.py, neldermead.py   the mathematics of one row, `init / step / terminate`
+                     ── staging.py: memory used again
+    lm.py, lbfgsb.py, neldermead.py   the mathematics of one row, `init / step / terminate`, of a lane.py
+                     ── normal.py, trust.py, linalg.py: what they are made of ── ends.py: why a row has ended
     verdict.py   what an end is worth
     compiled.py  double precision, compiled once ── cache.py: and kept on disk
+    derivatives.py, sensitivity.py   of objectives for the rows engine, of solutions ── calculus.py: what both need
 
 Nothing here is imported before a fit wants it.
 """
@@ -26,14 +28,13 @@ if importlib.util.find_spec("jax") is None:
     raise missing_package("jax", "the batched engine", "jax")
 
 from parfit.batched.compiled import Counts, counts
-from parfit.batched.jaxify import jaxify
 from parfit.batched.lbfgsb import LBFGSB
 from parfit.batched.lm import LM
 from parfit.batched.loop import Finished
 from parfit.batched.neldermead import NelderMead
 from parfit.batched.plan import Bucket, Plan, make_plan
 from parfit.batched.streams import run_streams
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.batched.verdict import judged
 from parfit.core.protocols import BatchedSolver
 
@@ -45,7 +46,6 @@ __all__ = [
     "Plan",
     "Untraceable",
     "counts",
-    "jaxify",
     "judged",
     "make_plan",
     "run",

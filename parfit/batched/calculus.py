@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from parfit.batched.jaxify import jaxified
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.jaxify import jaxified
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.values import checked
 
 __all__ = ["Function", "all_used", "candidates", "cost_of", "differs", "gradient", "hessian", "reason"]

@@ -35,9 +35,9 @@ from parfit.batched.calculus import (
     reason,
 )
 from parfit.batched.compiled import compiled, precision
-from parfit.batched.feeds import Feed, read_one
-from parfit.batched.traced import Traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.feeds import Feed, read_one
+from parfit.batched.tracing.traced import Traced
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.errors import InvalidInputError
 from parfit.core.structure import Structure
 

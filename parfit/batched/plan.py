@@ -20,17 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parfit.batched.compiled import precision
-from parfit.batched.deadline import TracedTooLong, deadline
-from parfit.batched.feeds import read_feed
-from parfit.batched.jaxify import jaxify
 from parfit.batched.lane import Lane
 from parfit.batched.loop import Block, Loop, chunk_width, together
 from parfit.batched.normal import jacobian
-from parfit.batched.purity import is_suspicious
-from parfit.batched.recorded import Recorded, kept, record
 from parfit.batched.starts import Starts, read_starts
-from parfit.batched.traced import Traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.deadline import TracedTooLong, deadline
+from parfit.batched.tracing.feeds import read_feed
+from parfit.batched.tracing.purity import is_suspicious
+from parfit.batched.tracing.recorded import Recorded, kept, record
+from parfit.batched.tracing.traced import Traced
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.data import Datasets
 from parfit.core.errors import MethodMismatchError, shown
 from parfit.core.problem import Problem, RowTask
@@ -245,6 +244,8 @@ class _Later:
         self._objective = objective
 
     def __call__(self, *args: Any) -> Any:
+        from parfit.batched.tracing.jaxify import jaxify  # all of jax.scipy, which few need
+
         return jaxify(self._objective)(*args)
 
 
@@ -340,12 +341,12 @@ def _hessian(lane: Lane, x: Any) -> Any:
 def _compare(plan: Plan, datasets: Datasets) -> None:
     """Refuse an objective whose compiled value is not its plain one, on a few rows, at the start and beside it."""
     for bucket in plan.buckets:
-        bucket.loop.compile_for(min(len(bucket.positions), bucket.loop.most))
         chosen = _sample(plan, bucket)
         rows = plan.rows(bucket, chosen)
         beside = np.clip(rows["start"] * 1.01 + 1e-3, rows["lower"], rows["upper"]).astype(rows["start"].dtype)
         both = jax.tree.map(lambda a: np.concatenate([a, a]), rows)
         points = np.concatenate([rows["start"], beside])
+        bucket.loop.compile_for(min(len(bucket.positions), bucket.loop.most))
         found = bucket.loop.costs(both, points)
         plain = np.array([_plain(plan, datasets, p, z) for p, z in zip([*chosen, *chosen], points, strict=True)])
         eps = float(np.finfo(plan.dtype).eps) * _ALIKE

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from parfit.batched.calculus import all_used, candidates, cost_of, differs, gradient, hessian, reason
 from parfit.batched.compiled import compiled, precision
-from parfit.batched.feeds import Feed, read_feed
-from parfit.batched.traced import Traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.feeds import Feed, read_feed
+from parfit.batched.tracing.traced import Traced
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.blocks import mapped
 from parfit.core.data import Datasets
 from parfit.core.errors import shown

@@ -44,7 +44,7 @@ def sensitivity_of(fits: Fits, wrt: Any, problem: Problem, solver: Solver, datas
     if not isinstance(loss, str):
         raise InvalidInputError("the sensitivity of a fit with a loss function of one's own is not known")
     from parfit.batched.sensitivity import Question, Solved, sensitivities
-    from parfit.batched.untraceable import Untraceable
+    from parfit.batched.tracing.untraceable import Untraceable
 
     positions = np.flatnonzero(fits.success.to_numpy())
     out = _Out(datasets, len(problem.parameters.names), None if k is None else np.shape(problem.args[k]))
@@ -142,7 +142,7 @@ class _Out:
 
 
 def _numeric(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    from parfit.batched.feeds import is_number
+    from parfit.batched.tracing.feeds import is_number
 
     return np.array([is_number(frame.iloc[:, k]) for k in range(frame.shape[1])], dtype=bool)
 
@@ -157,7 +157,8 @@ def _columns(names: list[str], inner: pd.Index[Any]) -> pd.MultiIndex:
 def _like(item: Any, parts: Iterator[FloatArray | None], names: list[str]) -> Any:
     """The derivatives of one dataset's solution, in the form of the dataset; NaN where there are none.
 
-    Takes a dataset apart in the order of `parfit.batched.feeds`; where lengths differ, parts are longer than it.
+    Takes a dataset apart in the order of `parfit.batched.tracing.feeds`; where lengths differ, parts are longer than
+    it.
     """
     n = len(names)
     if isinstance(item, pd.DataFrame):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.jaxify import jaxify
-from parfit.batched.standins import Group, Row, Table, unwrap
+from parfit.batched.tracing.jaxify import jaxify
+from parfit.batched.tracing.standins import Group, Row, Table, unwrap
 
 #: What stands for NumPy in a function that `jaxify` has made.
 NUMPY = jaxify(lambda: np)()

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("jax")
 
-from parfit.batched.deadline import TracedTooLong, deadline
+from parfit.batched.tracing.deadline import TracedTooLong, deadline
 
 PROFILED = """
 import cProfile
-from parfit.batched.deadline import deadline
+from parfit.batched.tracing.deadline import deadline
 
 profile = cProfile.Profile()
 profile.enable()

@@ -27,8 +27,8 @@ jax = pytest.importorskip("jax", reason="the batched engine needs jax, which a p
 import jax.numpy as jnp  # noqa: E402
 from jax.numpy import tanh  # noqa: E402
 
-from parfit.batched.jaxify import jaxified, jaxify  # noqa: E402
-from parfit.batched.untraceable import Untraceable  # noqa: E402
+from parfit.batched.tracing.jaxify import jaxified, jaxify  # noqa: E402
+from parfit.batched.tracing.untraceable import Untraceable  # noqa: E402
 from parfit.core.errors import InvalidTypeError  # noqa: E402
 
 X = np.array([0.5, 1.5, 2.5])

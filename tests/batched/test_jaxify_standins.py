@@ -13,8 +13,8 @@ jax = pytest.importorskip("jax", reason="the batched engine needs jax, which a p
 
 import jax.numpy as jnp  # noqa: E402
 
-from parfit.batched.jaxify import jaxify  # noqa: E402
-from parfit.batched.standins import Column, Group, Row  # noqa: E402
+from parfit.batched.tracing.jaxify import jaxify  # noqa: E402
+from parfit.batched.tracing.standins import Column, Group, Row  # noqa: E402
 
 FRAME = pd.DataFrame({"t": [0.0, 1.0, 2.0, 4.0], "y": [3.0, 2.0, 1.0, 0.5]})
 

@@ -28,7 +28,7 @@ pytest.importorskip("jax", reason="the batched engine needs jax, which a plain i
 import jax
 import jax.numpy as jnp
 
-from parfit.batched.purity import is_suspicious
+from parfit.batched.tracing.purity import is_suspicious
 
 CALLS: list[float] = []
 CACHE: dict[str, float] = {}

@@ -10,8 +10,8 @@ jax = pytest.importorskip("jax", reason="the batched engine needs jax, which a p
 
 import jax.numpy as jnp  # noqa: E402
 
-from parfit.batched.standins import Opaque, Row  # noqa: E402
-from parfit.batched.untraceable import Untraceable  # noqa: E402
+from parfit.batched.tracing.standins import Opaque, Row  # noqa: E402
+from parfit.batched.tracing.untraceable import Untraceable  # noqa: E402
 from tests.batched.expressions import FULL, NUMPY, evaluate, lines, traced  # noqa: E402
 
 FLAT = pd.Series([3.0, -1.5, np.nan, 4.0, 0.5], index=list("abcde"))

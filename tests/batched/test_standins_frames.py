@@ -10,9 +10,9 @@ jax = pytest.importorskip("jax", reason="the batched engine needs jax, which a p
 
 import jax.numpy as jnp  # noqa: E402
 
-from parfit.batched.standins import Column, Group, Padded, Row, Table, unwrap  # noqa: E402
-from parfit.batched.standins.vector import StandIn  # noqa: E402
-from parfit.batched.untraceable import Untraceable  # noqa: E402
+from parfit.batched.tracing.standins import Column, Group, Padded, Row, Table, unwrap  # noqa: E402
+from parfit.batched.tracing.standins.vector import StandIn  # noqa: E402
+from parfit.batched.tracing.untraceable import Untraceable  # noqa: E402
 from tests.batched.expressions import evaluate, lines, traced  # noqa: E402
 
 GROUPS = {

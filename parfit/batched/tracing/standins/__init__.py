@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from parfit.batched.standins.column import Column
-from parfit.batched.standins.group import Group
-from parfit.batched.standins.opaque import Opaque
-from parfit.batched.standins.padded import Padded
-from parfit.batched.standins.row import Row
-from parfit.batched.standins.table import Table
-from parfit.batched.standins.vector import Array, Vector
+from parfit.batched.tracing.standins.column import Column
+from parfit.batched.tracing.standins.group import Group
+from parfit.batched.tracing.standins.opaque import Opaque
+from parfit.batched.tracing.standins.padded import Padded
+from parfit.batched.tracing.standins.row import Row
+from parfit.batched.tracing.standins.table import Table
+from parfit.batched.tracing.standins.vector import Array, Vector
 
 __all__ = ["Column", "Group", "Opaque", "Padded", "Row", "Table", "unwrap"]
 

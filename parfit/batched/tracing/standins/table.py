@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pandas as pd
 
-from parfit.batched.standins.row import Row, resolved_key
-from parfit.batched.standins.vector import Array, StandIn, is_traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.row import Row, resolved_key
+from parfit.batched.tracing.standins.vector import Array, StandIn, is_traced
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Table"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Opaque"]
 

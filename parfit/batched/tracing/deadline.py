@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["TracedTooLong", "deadline"]
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parfit.batched.standins.summaries import Summarised
-from parfit.batched.standins.vector import Array, Vector, is_traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.summaries import Summarised
+from parfit.batched.tracing.standins.vector import Array, Vector, is_traced
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Padded", "refuse_length", "rows_at"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from parfit.batched.feeds import Feed
-from parfit.batched.standins import Row, Table, unwrap
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.feeds import Feed
+from parfit.batched.tracing.standins import Row, Table, unwrap
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.nodes import ArrayNode, DictNode, FrameNode, Node, ScalarNode, SequenceNode, SeriesNode
 
 __all__ = ["Traced", "parameters_from"]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Array", "StandIn", "Vector", "is_traced", "leader", "refuse_keywords"]
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.standins.column import Column, position_of_row, renumbered, rows_after
-from parfit.batched.standins.padded import refuse_length
-from parfit.batched.standins.row import Row, resolved_key
-from parfit.batched.standins.vector import Array, StandIn
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.column import Column, position_of_row, renumbered, rows_after
+from parfit.batched.tracing.standins.padded import refuse_length
+from parfit.batched.tracing.standins.row import Row, resolved_key
+from parfit.batched.tracing.standins.vector import Array, StandIn
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Group"]
 

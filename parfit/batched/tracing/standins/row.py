@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.standins.summaries import Summarised
-from parfit.batched.standins.vector import Array, Vector, is_traced
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.summaries import Summarised
+from parfit.batched.tracing.standins.vector import Array, Vector, is_traced
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Row", "resolved_key"]
 

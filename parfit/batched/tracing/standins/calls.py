@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.standins.vector import Array, StandIn, Vector, leader
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.vector import Array, StandIn, Vector, leader
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["as_arrays", "bare", "call", "counterpart_of"]
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parfit.batched.standins import statistics
-from parfit.batched.standins.calls import call, counterpart_of
-from parfit.batched.standins.vector import Array, Vector, refuse_keywords
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins import statistics
+from parfit.batched.tracing.standins.calls import call, counterpart_of
+from parfit.batched.tracing.standins.vector import Array, Vector, refuse_keywords
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Summarised"]
 

@@ -9,11 +9,11 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from parfit.batched.reach import NOTHING, home_of, is_own_class, is_own_function, is_own_module
+from parfit.batched.tracing.reach import NOTHING, home_of, is_own_class, is_own_function, is_own_module
 from parfit.core.errors import InvalidTypeError, missing_package
 
 try:
-    from parfit.batched.modules import BUILTINS, stand_in
+    from parfit.batched.tracing.modules import BUILTINS, stand_in
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("jax", "jaxlib"):
         raise

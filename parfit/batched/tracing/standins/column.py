@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from parfit.batched.standins.padded import Padded, refuse_length, rows_at
-from parfit.batched.standins.row import resolved_key
-from parfit.batched.standins.summaries import Summarised
-from parfit.batched.standins.vector import Array, Vector
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins.padded import Padded, refuse_length, rows_at
+from parfit.batched.tracing.standins.row import resolved_key
+from parfit.batched.tracing.standins.summaries import Summarised
+from parfit.batched.tracing.standins.vector import Array, Vector
+from parfit.batched.tracing.untraceable import Untraceable
 
 __all__ = ["Column", "position_of_row", "renumbered", "rows_after"]
 

@@ -19,8 +19,8 @@ import pandas as pd
 from jax import Array
 from numpy.typing import NDArray
 
-from parfit.batched.standins import Column, Group, Opaque, Row
-from parfit.batched.untraceable import Untraceable
+from parfit.batched.tracing.standins import Column, Group, Opaque, Row
+from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.blocks import FrameBlock, GroupBlock, ItemBlock, TreeBlock, mapped
 from parfit.core.data import Datasets, read_data
 from parfit.core.errors import shown
