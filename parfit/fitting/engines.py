@@ -109,7 +109,7 @@ def _counterpart(solver: Solver, problem: Problem, residuals: bool) -> BatchedSo
 
     options: Mapping[str, Any] = solver.options  # type: ignore[attr-defined]
     if isinstance(solver, DefaultSolver):
-        solver = LeastSquares("lm", options) if residuals else Minimize("L-BFGS-B", options)
+        solver = solver.chosen(residuals)
     if problem.maximize and residuals:
         raise MethodMismatchError("maximize=True needs a scalar objective, and this one gives residuals")
     if isinstance(solver, LeastSquares) and not residuals:

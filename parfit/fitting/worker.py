@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import random
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,17 @@ def ready(problem: Problem, solver: Solver) -> tuple[Problem, Solver]:
 
 def fit_one(state: tuple[Problem, Solver], task: RowTask) -> Solution:
     """Fit one dataset; what its objective raises goes to the executor."""
-    problem, solver = state
+    with _double_precision():
+        return _fit_one(*state, task)
+
+
+def _double_precision() -> AbstractContextManager[Any]:
+    """Where the objective has brought JAX along, its numbers have 64 bits, as those of NumPy and of SciPy do."""
+    enabled = getattr(sys.modules.get("jax"), "enable_x64", None)
+    return nullcontext() if enabled is None else enabled(True)
+
+
+def _fit_one(problem: Problem, solver: Solver, task: RowTask) -> Solution:
     problem.seed_globals(task.position)
     try:
         bound = problem.bind(task)

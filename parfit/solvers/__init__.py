@@ -153,13 +153,16 @@ class DefaultSolver(Solver):
     def accepts_bounds(self) -> bool:
         return True
 
-    def solve(self, problem: BoundProblem) -> Solution:
-        kind: type[LeastSquares | Minimize] = LeastSquares if problem.is_residuals else Minimize
-        name = "lm" if problem.is_residuals else "L-BFGS-B"
+    def chosen(self, residuals: bool) -> LeastSquares | Minimize:
+        """The solver for residuals or a scalar; a `MethodMismatchError` where it does not take the options."""
+        kind: type[LeastSquares | Minimize] = LeastSquares if residuals else Minimize
+        name = "lm" if residuals else "L-BFGS-B"
         try:
-            solver = kind(name, self.options)
+            return kind(name, self.options)
         except (InvalidInputError, InvalidTypeError) as exc:
-            gives = "residuals, which are" if problem.is_residuals else "a scalar, which is"
+            gives = "residuals, which are" if residuals else "a scalar, which is"
             text = f"the objective gives {gives} fitted by {name!r} where no method is chosen: {exc}"
             raise MethodMismatchError(text) from None
-        return solver.solve(problem)
+
+    def solve(self, problem: BoundProblem) -> Solution:
+        return self.chosen(problem.is_residuals).solve(problem)

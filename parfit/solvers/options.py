@@ -230,6 +230,7 @@ _HESSIAN = Kind(
 # ---- the table
 
 _NUMBER, _NUMBER_OR_NONE = _number(), _number(none=True)
+_TOLERANCE = _number(least=0, none=True)
 _LIMIT, _LIMIT_OR_NONE = _count(), _count(none=True)
 _WHOLE = _count(whole=True, inf=False)
 _SHARE = _number(above=0, below=1)
@@ -238,9 +239,9 @@ _ALL = {"tol": _NUMBER_OR_NONE, "hess": _HESSIAN, "hessp": _FUNCTION}
 
 def _least_squares(max_nfev: Kind) -> dict[str, Kind]:
     return {
-        "ftol": _NUMBER_OR_NONE,
-        "xtol": _NUMBER_OR_NONE,
-        "gtol": _NUMBER_OR_NONE,
+        "ftol": _TOLERANCE,
+        "xtol": _TOLERANCE,
+        "gtol": _TOLERANCE,
         "x_scale": Kind(
             "'jac', None, or positive numbers, one or one per parameter", _or_none(_is_numbers), _is_scale, ("jac",)
         ),

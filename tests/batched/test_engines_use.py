@@ -15,6 +15,7 @@ from tests.batched.decays import T, decays, fit, residuals, table
 
 pytest.importorskip("jax", reason="the batched engine needs jax")
 import jax
+import jax.numpy as jnp
 
 DATA = decays(12)
 
@@ -167,3 +168,24 @@ def test_an_objective_that_reads_a_global_reads_it_anew_in_each_call() -> None:
     scale["of"] = 2.0
     second = fit(DATA, objective)
     np.testing.assert_allclose(2 * second.params["x0"], first.params["x0"], rtol=1e-6)
+
+
+def test_the_rows_engine_computes_in_double_precision_too() -> None:
+    """JAX's own default is single precision, with answers that depend on the engine."""
+
+    def in_jax(p: Any, row: Any) -> Any:
+        return p[0] * jnp.exp(-p[1] * T) - row.to_numpy()
+
+    fits = {engine: fit(DATA, in_jax, engine=engine) for engine in ("batch", "rows")}
+    np.testing.assert_allclose(fits["rows"].params, fits["batch"].params, rtol=1e-6)
+    assert fits["rows"].success.all()
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("engine", ["batch", "rows"])
+@pytest.mark.parametrize("tolerance", ["ftol", "xtol", "gtol"])
+def test_a_negative_tolerance_is_refused(engine: str, tolerance: str) -> None:
+    with pytest.raises(
+        parfit.ParfitError, match=f"option '{tolerance}' of method 'lm' must be a number at least 0, or None"
+    ):
+        fit(DATA, engine=engine, options={tolerance: -1.0})

@@ -38,6 +38,7 @@ COUNTS = Counter()
 NESTED = {"log": [1.0], "by name": {}}
 DATA = np.arange(5.0)
 FRAME = pd.DataFrame({"x": [1.0, 2.0]})
+KEEP, REFILL, LOOK_UP = CALLS.append, DATA.fill, CACHE.get
 SERIES = pd.Series([1.0, 2.0])
 RNG = np.random.default_rng(0)
 LOG = logging.getLogger("a_user")
@@ -199,6 +200,7 @@ def in_jax(p, row):
         jax.jit(helper),
         cached,
         np.vectorize(helper),
+        lambda p, row: LOOK_UP("p", p),
     ],
 )
 def test_ordinary_objectives_pass(function):
@@ -291,6 +293,8 @@ def in_a_bare_try(p, row):
         (lambda p, row: NESTED[row["name"]].append(p), "it changes the dict `NESTED` of its module"),
         (lambda p, row: [CALLS.append(v) for v in row], "it changes the list `CALLS` of its module"),
         (lambda p, row: (lambda v: CALLS.append(v))(p), "it changes the list `CALLS` of its module"),
+        (lambda p, row: KEEP(p), "it changes a list, by its method `append`"),
+        (lambda p, row: REFILL(0.0), "it changes a ndarray, by its method `fill`"),
         (lambda p, row: DATA.sort(), "it changes the ndarray `DATA` of its module"),
         (lambda p, row: FRAME.insert(0, "z", 1), "it changes the DataFrame `FRAME` of its module"),
         (sets_global, "it changes the variable `TOTAL` of its module"),

@@ -49,7 +49,12 @@ def fit(method: Any, options: Any, **given: Any) -> parfit.Fits:
         ("trf", {"tr_solver": "exakt"}, parfit.UnknownNameError, "Did you mean 'exact'"),
         ("trf", {"x_scale": [1.0, -1.0]}, parfit.InvalidInputError, "positive numbers, one or one per parameter"),
         ("trf", {"x_scale": [1.0, 1.0, 1.0]}, parfit.InvalidInputError, "has 3 numbers for 2 parameters; give 1 or 2"),
-        ("dogbox", {"ftol": "small"}, parfit.InvalidTypeError, "'ftol' of method 'dogbox' must be a number, or None"),
+        (
+            "dogbox",
+            {"ftol": "small"},
+            parfit.InvalidTypeError,
+            "'ftol' of method 'dogbox' must be a number at least 0, or None",
+        ),
         ("trf", {"max_nfev": 0}, parfit.InvalidInputError, "a whole number, 1 or more, or None, not 0"),
         ("trf", {"max_nfev": 2.5}, parfit.InvalidInputError, "not 2.5"),  # SciPy would never stop
         ("trf", {"ftol": None, "xtol": None, "gtol": 0}, parfit.InvalidInputError, "one at least must be above 0"),

@@ -202,6 +202,8 @@ class _Search:
         if isinstance(value, types.BuiltinFunctionType) and value in _WRONG_BUILTINS:
             return f"calls {value.__name__}()"
         owner = getattr(value, "__self__", None) if isinstance(value, _BOUND) else None
+        if owner is not None and _would_change(Thing("", owner), value.__name__):
+            return f"changes a {type(owner).__name__}, by its method `{value.__name__}`"
         if isinstance(value, _DRAWS) or isinstance(owner, _DRAWS):
             return "draws random numbers"
         if isinstance(value, (logging.Logger, io.IOBase)) or isinstance(owner, (logging.Logger, io.IOBase)):
