@@ -19,4 +19,4 @@ def quickly_compiled() -> Iterator[None]:
 
 
 #: Support modules that are looked through for doctests, and cannot be imported without jax.
-collect_ignore = [] if importlib.util.find_spec("jax") else ["expressions.py", "grouped.py"]
+collect_ignore = [] if importlib.util.find_spec("jax") else ["expressions.py", "grouped.py", "solving.py"]
