@@ -35,7 +35,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "/hung": (200, b"", len(self.body)),
         }.get(self.path, (404, b"", 0))
         if self.path == "/silent":
-            self.server.released.wait(10)
+            self.server.released.wait(10)  # by then nobody listens
+            return
         self.send_response(status)
         if promised is not None:
             self.send_header("Content-Length", str(promised))
@@ -52,6 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as live:
+        live.daemon_threads = False  # closing waits for answers that are still being given
         live.paths = []
         live.released = threading.Event()
         thread = threading.Thread(target=live.serve_forever, kwargs={"poll_interval": 0.01})

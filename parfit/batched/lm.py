@@ -10,6 +10,7 @@ bounds, and the others move once more given what was cut off.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -48,12 +49,10 @@ class LMState(NamedTuple):
         The radius of the trust region, and the damping of the last step.
     length, fall, slope
         Of the trial: its scaled distance from `x`, the fall of the cost that the model promises, and ``g @ step``.
-    small_fall, small_step
-        Whether the last trial passed the tests of `ftol` and `xtol`.
-    nfev, njev, nit, nonfinite
-        Counts: of evaluations, Jacobians, steps taken, and trials with NaN or infinity since the last step.
+    nfev, nit, nonfinite
+        Counts: of evaluations, steps taken, and trials with NaN or infinity since the last step.
     end
-        Why it has ended (`End`).
+        Why it has ended (`End`); between `step` and `terminate`, why the tests of `ftol` and `xtol` would end it.
     """
 
     x: Array
@@ -68,13 +67,15 @@ class LMState(NamedTuple):
     length: Array
     fall: Array
     slope: Array
-    small_fall: Array
-    small_step: Array
     nfev: Array
-    njev: Array
     nit: Array
     nonfinite: Array
     end: Array
+
+    @property
+    def njev(self) -> Array:
+        """The number of Jacobians: one comes with each evaluation."""
+        return self.nfev
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,7 @@ class LM(BatchedSolver):
             length=zero,
             fall=zero,
             slope=zero,
-            small_fall=jnp.zeros((), bool),
-            small_step=jnp.zeros((), bool),
             nfev=count,
-            njev=count,
             nit=count,
             nonfinite=count,
             end=count,
@@ -152,6 +150,9 @@ class LM(BatchedSolver):
         reach = jnp.sqrt(jnp.sum(jnp.where(D > 0, D, 1) * x * x))
         eps = epsilon(cost.dtype)
         ftol, xtol = max(self.ftol, 2 * eps), max(self.xtol, eps)
+        small_fall = ~first & (jnp.abs(gain) <= ftol) & (promise <= ftol) & (ratio <= 2)
+        small_step = ~first & (radius <= xtol * reach)
+        claims = ((small_fall & small_step, End.BOTH), (small_fall, End.COST), (small_step, End.STEP))
         return s._replace(
             x=x,
             cost=jnp.where(taken | first, cost, s.cost),
@@ -161,12 +162,10 @@ class LM(BatchedSolver):
             D=D,
             radius=jnp.where(first, _FIRST_RADIUS * jnp.where(reach > 0, reach, 1), radius),
             damping=damping,
-            small_fall=~first & (jnp.abs(gain) <= ftol) & (promise <= ftol) & (ratio <= 2),
-            small_step=~first & (radius <= xtol * reach),
             nfev=s.nfev + 1,
-            njev=s.njev + 1,
             nit=s.nit + (taken & ~first),
             nonfinite=jnp.where(taken, 0, s.nonfinite + ~finite),
+            end=_first_of(claims, End.RUNNING),
         )
 
     def _scale(self, D: Array, A: Array) -> Array:
@@ -202,12 +201,15 @@ class LM(BatchedSolver):
             ((s.nfev == 1) & (s.nonfinite > 0), End.NONFINITE_START),
             (s.cost == 0, End.EXACT),
             (jnp.max(cosines) <= self.gtol, End.GRADIENT),
-            (s.small_fall & s.small_step, End.BOTH),
-            (s.small_fall, End.COST),
-            (s.small_step, End.STEP),
+            (s.end != int(End.RUNNING), s.end),
             (s.nfev >= limit, End.LIMIT),
         )
-        return jnp.select([met for met, _ in ends], [jnp.int32(end) for _, end in ends], jnp.int32(End.RUNNING))
+        return _first_of(ends, End.RUNNING)
+
+
+def _first_of(ends: Sequence[tuple[Array, Array | End]], other: End) -> Array:
+    """Of the reasons for an end the first that is met."""
+    return jnp.select([met for met, _ in ends], [jnp.int32(end) for _, end in ends], jnp.int32(other))
 
 
 def _reduced(A: Array, g: Array, held: Array) -> tuple[Array, Array]:

@@ -87,7 +87,8 @@ def _concluded(plan: Plan, bucket: Bucket, found: Finished) -> Solutions:
     rank, condition = np.full(len(x), -1), np.full(len(x), np.nan)
     if said is not None:
         stopped = np.flatnonzero(~converged & (said.rank >= 0) & np.isnan(said.condition))
-        said.condition[stopped] = inference.conditions(said.cov[stopped])
+        if len(stopped):
+            said.condition[stopped] = inference.conditions(said.cov[stopped])
         cov = _all_parameters(plan, said.cov, n)
         cov[~converged] = np.nan
         unknown = ~np.isfinite(state.cost) | (verdict.status == _ORDER.index(Status.NONFINITE))
