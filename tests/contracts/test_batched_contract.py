@@ -100,10 +100,9 @@ def test_a_solver_is_a_frozen_recipe_that_travels(entry: Entry) -> None:
     assert isinstance(solver.residuals, bool)
 
 
-def test_a_state_has_the_documented_fields(entry: Entry) -> None:
+def test_a_state_has_the_documented_attributes(entry: Entry) -> None:
     for state in (whole(entry).states[0], whole(entry).last):
-        assert {"x", "cost", "start_cost", "nfev", "njev", "nit", "nonfinite", "end"} <= set(state._fields)
-        assert state.x.shape == (len(BATCH), 2)
+        assert state.x.shape == state.g.shape == (len(BATCH), 2)
         for name in ("cost", "start_cost", "nfev", "njev", "nit", "nonfinite", "end"):
             assert getattr(state, name).shape == (len(BATCH),)
         assert state.x.dtype == state.cost.dtype == np.float64
