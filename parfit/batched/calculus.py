@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from parfit.batched.tracing.jaxify import jaxified
+from parfit.batched.tracing.recorded import looks_for_nan
 from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.values import checked
 
@@ -27,9 +28,11 @@ _ALIKE, _ALIKE_SINGLE = 2e-9, 1e-4
 
 
 def gradient(function: Function) -> Function:
-    """The gradient of a scalar function; by forward mode where it holds a loop of unknown length."""
+    """The gradient of a scalar function; by forward mode where it looks for NaN, or has a loop of unknown length."""
 
     def differentiated(z: Any) -> Any:
+        if looks_for_nan(jax.make_jaxpr(function)(z).jaxpr):
+            return jax.jacfwd(function)(z)
         try:
             return jax.grad(function)(z)
         except ValueError:

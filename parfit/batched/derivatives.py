@@ -31,6 +31,7 @@ from parfit.batched.calculus import (
     candidates,
     cost_of,
     differs,
+    gradient,
     hessian,
     reason,
 )
@@ -54,10 +55,7 @@ _LEAST_LENGTH = 8
 def _slope(function: Function, z: Array) -> tuple[Array, Array]:
     """The value, and the gradient, shape (n,), or the Jacobian, shape (m, n)."""
     if jax.eval_shape(function, z).ndim == 0:
-        try:
-            return jax.value_and_grad(function)(z)
-        except ValueError:
-            return function(z), jax.jacfwd(function)(z)
+        return function(z), gradient(function)(z)
     try:
         push: Any = jax.vmap(lambda e: jax.jvp(function, (z,), (e,)), out_axes=(None, 1))
         value, columns = push(jnp.eye(len(z), dtype=z.dtype))

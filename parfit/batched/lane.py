@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -23,6 +25,8 @@ class Lane:
         The parameters -> residuals, shape (m,), or a scalar that is minimised.
     together
         Whether derivatives are taken in one pass through the objective (`parfit.batched.normal.jacobian`).
+    forward
+        Whether gradients are taken by forward mode (`parfit.batched.tracing.recorded.Recorded.skips`).
     bounded
         Whether any row has a bound; without any, what bounds need is left out of the program.
     """
@@ -33,6 +37,7 @@ class Lane:
     objective: Callable[[Array], Array]
     together: bool = False
     bounded: bool = True
+    forward: bool = False
 
     @property
     def free(self) -> Array:
@@ -43,6 +48,21 @@ class Lane:
         """What is minimised: the scalar, or half the sum of the squared residuals."""
         value = self.objective(x)
         return value if value.ndim == 0 else 0.5 * jnp.sum(value * value)
+
+    def cost_and_gradient(self, x: Array) -> tuple[Array, Array]:
+        """What is minimised, and its gradient, shape (n,)."""
+        if not self.forward:
+            return jax.value_and_grad(self.cost)(x)
+        push: Any = jax.vmap(lambda e: jax.jvp(self.cost, (x,), (e,)), out_axes=(None, 0))
+        cost, gradient = push(jnp.eye(len(x), dtype=x.dtype))
+        return cost, gradient
+
+    def hessian(self, x: Array) -> Array:
+        """The Hessian of what is minimised, shape (n, n)."""
+        gradient = lambda z: self.cost_and_gradient(z)[1]  # noqa: E731
+        push: Any = jax.vmap(lambda e: jax.jvp(gradient, (x,), (e,))[1])
+        columns: Array = push(jnp.eye(len(x), dtype=x.dtype))
+        return columns
 
     def held(self, x: Array, g: Array) -> Array:
         """True for what stands at a bound with the gradient `g` pointing outside, and for what cannot move."""

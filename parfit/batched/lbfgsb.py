@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -149,7 +148,7 @@ class LBFGSB(BatchedSolver):
 
     def step(self, lane: Lane, state: LBFGSBState) -> LBFGSBState:
         s = state
-        cost, g = jax.value_and_grad(lane.cost)(s.trial)
+        cost, g = lane.cost_and_gradient(s.trial)
         slope = _dot(g, s.d)
         came = self._came(s, cost, g, slope)
         further = _where(came == _CUT, _shorter(s.search), _further(s.search, s.cost, cost, slope))

@@ -40,6 +40,8 @@ __all__ = ["Bucket", "Plan", "make_plan"]
 Positions = NDArray[np.intp]
 #: How many datasets are called plainly, to compare.
 _SAMPLE = 3
+#: And how many of those with odd numbers; each column is looked at where there are so few.
+_MOST_ODD, _NARROW = 6, 3
 #: How far apart the two values may be, relative to the larger, in units of the precision.
 _ALIKE = 1e7
 #: Padding may add so many numbers before shapes of their own are compiled: what they cost is less than a compilation.
@@ -237,6 +239,21 @@ def make_plan(
     raise _reason(reasons)
 
 
+#: What JAX's exceptions mean to who never asked for JAX.
+_IN_WORDS = {
+    "TracerBoolConversionError": "it branches on a value (if, while, and, or, min, max of Python); np.where chooses "
+    "in compiled functions",
+    "TracerArrayConversionError": "a value goes into NumPy itself, as when it is the index into an array of NumPy's; "
+    "np.take(table, index) and jnp.asarray(table)[index] can be compiled",
+    "TracerIntegerConversionError": "a value is used as a whole number of Python's, as when it is the index into a "
+    "list; jnp.asarray(table)[index] can be compiled",
+    "ConcretizationTypeError": "a value is used as a number of Python's (float, int, range), and is not known while "
+    "compiling",
+    "NonConcreteBooleanIndexError": "how many entries a mask leaves depends on values; np.where, or sums over a "
+    "product with the mask, can be compiled",
+}
+
+
 class _Later:
     """`jaxify` of an objective, once it is called."""
 
@@ -255,6 +272,12 @@ def _reason(found: list[Exception]) -> Untraceable:
         if isinstance(exc, Untraceable):
             return exc
     exc = found[-1]
+    if (why := _IN_WORDS.get(type(exc).__name__)) is not None:
+        return Untraceable(f"the objective cannot be traced: {why}")
+    if "JAX arrays are immutable" in str(exc):
+        return Untraceable(
+            "the objective cannot be traced: it assigns into an array, and a compiled function builds it"
+        )
     first = next((line for line in str(exc).splitlines() if line.strip()), "")
     return Untraceable(f"the objective cannot be traced: {type(exc).__name__}: {first[:200]}")
 
@@ -315,9 +338,9 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
 def _loop(found: Recorded, solver: BatchedSolver, bounded: bool, example: Any, width: int, double: bool) -> Loop:
     def lane(row: Any) -> Lane:
         objective = lambda z: found.function({**_seen(row), "start": z})  # noqa: E731
-        return Lane(row["start"], row["lower"], row["upper"], objective, found.loops, bounded)
+        return Lane(row["start"], row["lower"], row["upper"], objective, found.loops, bounded, found.skips)
 
-    extra = None if solver.residuals or solver.name == "Nelder-Mead" else _hessian
+    extra = None if solver.residuals or solver.name == "Nelder-Mead" else Lane.hessian
     return Loop(solver, lane, extra, example, width, double)
 
 
@@ -328,11 +351,6 @@ def _seen(row: dict[str, Any]) -> dict[str, Any]:
 
 def _objective_of(traced: Traced) -> Callable[[Any], Any]:
     return lambda row: traced(row["start"], row.get("full"), row["data"])
-
-
-def _hessian(lane: Lane, x: Any) -> Any:
-    """The Hessian of what a solver for scalars minimises, shape (n, n)."""
-    return jax.vmap(lambda e: jax.jvp(jax.grad(lane.cost), (x,), (e,))[1])(jnp.eye(len(x), dtype=x.dtype))
 
 
 # ---- the same values
@@ -348,7 +366,16 @@ def _compare(plan: Plan, datasets: Datasets) -> None:
         points = np.concatenate([rows["start"], beside])
         bucket.loop.compile_for(min(len(bucket.positions), bucket.loop.most))
         found = bucket.loop.costs(both, points)
-        plain = np.array([_plain(plan, datasets, p, z) for p, z in zip([*chosen, *chosen], points, strict=True)])
+        calls = [_plain(plan, datasets, p, z) for p, z in zip([*chosen, *chosen], points, strict=True)]
+        plain = np.array([cost for cost, _ in calls])
+        counts = np.tile(plan.counts(bucket, chosen), 2)
+        if (wrong := np.flatnonzero(counts != [m for _, m in calls])).size:
+            i = int(wrong[0])
+            label = shown(datasets.labels[chosen[i % len(chosen)]])
+            raise Untraceable(
+                f"the objective gives {calls[i][1]} residuals for dataset {label}, and {counts[i]} compiled, since "
+                "datasets of unequal length are padded: give one for each entry"
+            )
         eps = float(np.finfo(plan.dtype).eps) * _ALIKE
         slack = eps * np.maximum(np.abs(plain), np.abs(found))
         slack += 1e-4 * eps * np.nanmax(np.abs(plain), initial=0.0)
@@ -370,12 +397,31 @@ def _sample(plan: Plan, bucket: Bucket) -> Positions:
     if lengths is not None:
         own = lengths[positions]
         ends = np.array([0, int(own.argmin()), int(own.argmax())])
+    else:
+        ends = np.concatenate([ends, _odd(plan.traced.feed.leaves(positions, 0))])
     chosen: Positions = positions[np.unique(ends)]
     return chosen
 
 
-def _plain(plan: Plan, datasets: Datasets, position: int, z: NDArray[Any]) -> float:
-    """The cost by a plain call of the objective."""
+def _odd(leaves: Any) -> NDArray[np.intp]:
+    """Rows that are most likely to differ: with NaN, with the least and the greatest entry or sum of entries."""
+    found: list[int] = []
+    for leaf in jax.tree.leaves(leaves):
+        flat = np.asarray(leaf).reshape(len(leaf), -1)
+        if flat.dtype.kind not in "iuf" or not flat.size:
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns = flat.T if flat.shape[1] <= _NARROW else flat.sum(axis=1)[None]
+        for column in columns:
+            missing = np.isnan(column)
+            found += [int(missing.argmax())] if missing.any() else []
+            if not missing.all():
+                found += [int(np.nanargmin(column)), int(np.nanargmax(column))]
+    return np.array(list(dict.fromkeys(found))[:_MOST_ODD], dtype=np.intp)
+
+
+def _plain(plan: Plan, datasets: Datasets, position: int, z: NDArray[Any]) -> tuple[float, int]:
+    """The cost by a plain call of the objective, and the number of residuals; -1 for a scalar."""
     problem = plan.problem
     x = plan.starts.start[np.searchsorted(plan.positions, position)].copy()
     x[slice(None) if plan.traced.free is None else plan.traced.free] = z
@@ -388,7 +434,8 @@ def _plain(plan: Plan, datasets: Datasets, position: int, z: NDArray[Any]) -> fl
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                return float(bound.start_cost)
+                cost = float(bound.start_cost)
+                return cost, -1 if bound.n_residuals is None else bound.n_residuals
         except Exception as exc:
             label = shown(datasets.labels[position])
             raise Untraceable(f"the objective raises {type(exc).__name__} for dataset {label}: {exc}") from exc

@@ -58,6 +58,8 @@ _SENTENCES: dict[str, dict[End, str]] = {
 _ORTHOGONAL = 1e-2
 _FALLS = 1e-6
 _NO_GAIN = 1e-10
+#: A step that is none, relative to the parameters.
+_SMALL_STEP = 1e-3
 _SHARES = (1.0, 0.3, 0.1, 0.01)
 _ORDER = tuple(Status)
 
@@ -107,6 +109,9 @@ def judged(loop: Loop, found: Finished) -> Verdict:
     moved = (x != found.read("start")).any(axis=1)
     said.change(np.flatnonzero(converged & flat & ~moved), Status.UNMOVED, Status.UNMOVED.sentence)
     short = _short(loop, found, M, slope, held, converged & ~flat)
+    if not loop.solver.residuals:
+        kinks = _kinks(found, M, slope, converged & ~flat)
+        said.change(np.setdiff1d(kinks, short), Status.STALLED, "the slope is not zero, and there is no curvature")
     beside = state.nonfinite[short] > 0
     said.change(short[beside], Status.NONFINITE, "stopped beside NaN or infinity")
     said.change(short[~beside], Status.STALLED, "the cost still falls")
@@ -148,6 +153,25 @@ def _short(
     beside = state.nonfinite[asked] > 0
     found_short: NDArray[np.intp] = asked[short | beside]
     return found_short
+
+
+def _kinks(found: Finished, H: FloatArray, slope: FloatArray, converged: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Scalars that claim success on a slope without curvature, as at the edge of a maximum of absolute values."""
+    state = found.state
+    steep = (np.abs(slope) * _SMALL_STEP * (1 + np.abs(state.x)) > _FALLS * np.abs(state.cost)[:, None]).any(axis=1)
+    asked = np.flatnonzero(converged & steep & np.isfinite(H).all(axis=(1, 2)))
+    if not len(asked):
+        return asked
+    scale = np.sqrt(np.abs(np.diagonal(H[asked], axis1=1, axis2=2)))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, V = np.linalg.eigh(H[asked] / scale[:, :, None] / scale[:, None, :])
+    level = len(scale[0]) * np.finfo(float).eps * np.abs(values).max(axis=1, keepdims=True)
+    along = np.einsum("kij,ki->kj", V, slope[asked] / scale)
+    on_level = np.where(np.abs(values) <= level, along, 0.0)
+    part = np.abs(np.einsum("kij,kj->ki", V, on_level) * scale)  # of the slope, where nothing curves
+    still = part * _SMALL_STEP * (1 + np.abs(state.x[asked])) > _FALLS * np.abs(state.cost[asked])[:, None]
+    kinks: NDArray[np.intp] = asked[still.any(axis=1)]
+    return kinks
 
 
 def _newton(

@@ -207,9 +207,9 @@ class BatchedSolver(ABC):
     over them and calls `init` once, then `step` and `terminate` until every row has ended. One `step` evaluates the
     objective once, so that no row waits for another's line search.
 
-    A state is a NamedTuple of arrays with at least the attributes ``x`` (n,), ``cost``, ``start_cost``, ``g``, ``nfev``,
-    ``njev``, ``nit``, ``nonfinite`` (evaluations that gave NaN or infinity since the last step that was taken) and
-    ``end``.
+    A state is a NamedTuple of arrays with at least the attributes ``x`` (n,), ``cost``, ``start_cost``, ``g``,
+    ``nfev``, ``njev``, ``nit``, ``nonfinite`` (evaluations that gave NaN or infinity since the last step that was
+    taken) and ``end``.
 
     Attributes
     ----------

@@ -95,8 +95,11 @@ def fit(
         More arguments of `objective`. They travel to each worker once.
     maximize : bool
         Maximise a scalar objective.
-    engine : {"auto", "rows"}
-        ``"rows"`` runs any Python in workers, a dataset at a time.
+    engine : {"auto", "batch", "rows"}
+        ``"batch"`` compiles the objective with JAX and fits all datasets in one program, in double precision unless
+        ``options={"dtype": "float32"}``; it must be traceable, written with NumPy or `jax.numpy`. ``"rows"`` runs any
+        Python in workers, a dataset at a time. ``"auto"`` takes the batch where JAX is installed, the objective can be
+        traced, and its compiled values are those of plain calls on some datasets; `Fits.engine_reason` says why.
     executor : str, Executor or concurrent.futures executor, optional
         Where: ``"processes"`` (the default), ``"serial"``, ``"threads"``, ``"multiprocessing"``, ``"loky"``,
         ``"joblib"``, ``"producer_consumer"``.

@@ -131,15 +131,15 @@ def leaves_numpy(p: Any, row: Any) -> Any:
 
 
 UNTRACEABLE = {
-    branches: "cannot be traced: TracerBoolConversionError",
-    assigns: "cannot be traced: TypeError: JAX arrays are immutable",
-    as_integer: "cannot be traced: ConcretizationTypeError",
+    branches: "it branches on a value",
+    assigns: "it assigns into an array",
+    as_integer: "a value is used as a number of Python's",
     prints: "it calls print()",
     counts_its_calls: "it changes the list `CALLS` of its module",
     draws: "numpy.random",
     catches: "it catches exceptions",
     reads_the_label: "name",
-    leaves_numpy: "cannot be traced: ConcretizationTypeError",
+    leaves_numpy: "a value is used as a number of Python's",
 }
 
 

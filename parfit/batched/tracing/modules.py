@@ -24,6 +24,7 @@ from parfit.batched.tracing.mathematics import MATH
 from parfit.batched.tracing.reach import NOTHING, is_own_class
 from parfit.batched.tracing.standins.calls import as_arrays, bare, call
 from parfit.batched.tracing.standins.padded import Padded
+from parfit.batched.tracing.standins.statistics import widened
 from parfit.batched.tracing.standins.vector import StandIn, Vector, is_traced
 from parfit.batched.tracing.untraceable import Untraceable
 
@@ -83,6 +84,8 @@ class _Function:
             options["dtype"] = jax.dtypes.canonicalize_dtype(options["dtype"])
         elementwise = _is_elementwise(self.__wrapped__)
         args = tuple(self._listless(argument, elementwise) for argument in args)
+        if self._name in ("cumsum", "cumprod") and isinstance(args[0] if args else None, jax.Array):
+            args = (widened(args[0]), *args[1:])
         options = {key: self._listless(argument, elementwise) for key, argument in options.items()}
         if traced and _has_vector((args, options)):
             name = self._name if self._root == "numpy" else self._path

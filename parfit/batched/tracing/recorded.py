@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-__all__ = ["Recorded", "kept", "record"]
+__all__ = ["Recorded", "equations", "kept", "looks_for_nan", "record"]
 
 #: Primitives that hold a program of their own which runs often.
 _LOOPS = frozenset({"scan", "while"})
@@ -37,6 +37,9 @@ class Recorded:
         Of the value.
     loops
         Whether it holds a loop (an integration over time, for example).
+    skips
+        Whether it looks for NaN: what it passes over then is NaN in derivatives by reverse mode, and nothing by
+        forward mode.
     operations
         How many operations it has, those inside loops counted once.
     key
@@ -46,6 +49,7 @@ class Recorded:
     function: Callable[..., Any]
     shape: tuple[int, ...]
     loops: bool
+    skips: bool
     operations: int
     key: str
 
@@ -65,24 +69,31 @@ def record(objective: Callable[[Any], Any], example: Any) -> Recorded:
     return Recorded(
         lambda tree: run(*jax.tree.leaves(tree))[0],
         tuple(shape.shape),
-        *_contents(closed.jaxpr),
+        any(equation.primitive.name in _LOOPS for equation in equations(closed.jaxpr)),
+        looks_for_nan(closed.jaxpr),
+        sum(1 for _ in equations(closed.jaxpr)),
         said.hexdigest(),
     )
 
 
-def _contents(jaxpr: Any) -> tuple[bool, int]:
-    """Whether there is a loop in it, and how many operations."""
-    loops, operations = False, 0
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a program, and of those inside it, each once."""
     for equation in jaxpr.eqns:
-        loops |= equation.primitive.name in _LOOPS
-        operations += 1
+        yield equation
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    more, n = _contents(inner)
-                    loops, operations = loops or more, operations + n
-    return loops, operations
+                    yield from equations(inner)
+
+
+def looks_for_nan(jaxpr: Any) -> bool:
+    """Whether a program asks if numbers are NaN, which is that they are not equal to themselves, or finite."""
+    return any(
+        equation.primitive.name == "is_finite"
+        or (equation.primitive.name == "ne" and equation.invars[0] is equation.invars[1])
+        for equation in equations(jaxpr)
+    )
 
 
 _made: OrderedDict[Any, Any] = OrderedDict()

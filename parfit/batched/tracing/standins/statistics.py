@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = [
     "all_true",
@@ -133,10 +134,17 @@ def quantile(values: Array, counted: Array | None, q: Any) -> Array:
     return jnp.where(jnp.any(missing) | jnp.less(last, 0), jnp.nan, between)
 
 
+def widened(values: Array) -> Array:
+    """Whole numbers of few bits as those that NumPy and pandas sum them up in."""
+    if values.dtype.kind not in "iub":
+        return values
+    return values.astype(jax.dtypes.canonicalize_dtype(np.uint64 if values.dtype.kind == "u" else np.int64))
+
+
 #: Name -> the running operation, and what it takes in place of what is not counted.
 _RUNNING: dict[str, tuple[Callable[[Array], Array], float]] = {
-    "cumsum": (jnp.cumsum, 0),
-    "cumprod": (jnp.cumprod, 1),
+    "cumsum": (lambda values: jnp.cumsum(widened(values)), 0),
+    "cumprod": (lambda values: jnp.cumprod(widened(values)), 1),
     "cummax": (jax.lax.cummax, -jnp.inf),
     "cummin": (jax.lax.cummin, jnp.inf),
 }

@@ -77,6 +77,8 @@ def _operator(function: Callable[..., Any], *, reflected: bool = False, compares
 
 def _named(function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Vector, other: Any, **options: Any) -> Any:
+        if options.pop("fill_value", None) is not None:
+            raise Untraceable(f"Series.{function.__name__.strip('_')}(fill_value=…) cannot be compiled")
         refuse_keywords(function.__name__, options)
         return function(self, other)
 
