@@ -128,6 +128,11 @@ class Inferences(NamedTuple):
     condition: FloatArray
     doubtful: NDArray[np.bool_]
 
+    def put(self, rows: NDArray[np.intp], others: Inferences) -> None:
+        """Put in what is said of some rows, in place of what was there."""
+        for mine, theirs in zip(self, others, strict=True):
+            mine[rows] = theirs
+
 
 #: Singular values from normal equations hold fewer than half of their digits below this, relative to the largest.
 _DOUBTFUL = 1e-4
@@ -168,8 +173,7 @@ def _by_columns(A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, si
     others = np.flatnonzero(~plain)
     if len(others):
         again = _from_quadratics(A[others], free[others], variance[others], size[others])
-        for name in found._fields:
-            getattr(found, name)[others] = getattr(again, name)
+        found.put(others, again)
     return found
 
 

@@ -2,8 +2,9 @@
 
     plan.py      is the objective traceable, and equal to itself? programs and shapes
                      ── tracing/: from the caller's function and data to a program ── starts.py: starts and bounds
+                     ── compare.py: the same values as plain calls?
     streams.py   blocks of rows on several threads ── loop.py: the only file that knows of the batch axis
-                     ── staging.py: memory used again
+                     ── blocks.py: rows on their way ── staging.py: memory used again
     lm.py, lbfgsb.py, neldermead.py   the mathematics of one row, `init / step / terminate`, of a lane.py
                      ── normal.py, trust.py, linalg.py: what they are made of ── ends.py: why a row has ended
     verdict.py   what an end is worth
@@ -27,10 +28,10 @@ from parfit.core.errors import missing_package
 if importlib.util.find_spec("jax") is None:
     raise missing_package("jax", "the batched engine", "jax")
 
+from parfit.batched.blocks import Finished
 from parfit.batched.compiled import Counts, counts
 from parfit.batched.lbfgsb import LBFGSB
 from parfit.batched.lm import LM
-from parfit.batched.loop import Finished
 from parfit.batched.neldermead import NelderMead
 from parfit.batched.plan import Bucket, Plan, make_plan
 from parfit.batched.streams import run_streams

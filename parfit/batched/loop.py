@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,14 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
+from parfit.batched.blocks import Block, Ended, Finished, at, padded
 from parfit.batched.compiled import compiled, precision
 from parfit.batched.ends import End
 from parfit.batched.lane import Lane
 from parfit.batched.staging import Staging
 from parfit.core.protocols import BatchedSolver
 
-__all__ = ["Block", "Ended", "Finished", "Loop", "at", "chunk_width", "merged", "together"]
+__all__ = ["Loop", "chunk_width"]
 
 Tree = Any
 
@@ -61,75 +62,6 @@ def chunk_width(numbers: int, itemsize: int) -> int:
     while width < _MOST_WIDTH and 2 * width * max(numbers, 1) * itemsize <= _CHUNK_BYTES:
         width *= 2
     return width
-
-
-class Block(NamedTuple):
-    """Rows on their way.
-
-    Attributes
-    ----------
-    positions : ndarray, shape (k,)
-        Their positions in the input.
-    rows
-        Data, start and bounds; leading axis k.
-    state
-        Where their solver is, leading axis k; None before the first step.
-    """
-
-    positions: NDArray[np.intp]
-    rows: Tree
-    state: Tree | None
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-
-class Ended(NamedTuple):
-    """What the solver's states say of rows that have ended, as NumPy arrays with a leading axis (`BatchedSolver`)."""
-
-    x: NDArray[Any]
-    cost: NDArray[Any]
-    start_cost: NDArray[Any]
-    g: NDArray[Any]
-    nfev: NDArray[Any]
-    njev: NDArray[Any]
-    nit: NDArray[Any]
-    nonfinite: NDArray[Any]
-    end: NDArray[Any]
-    A: NDArray[Any] | None = None
-
-
-class Finished(NamedTuple):
-    """Rows that have ended; arrays with a leading axis.
-
-    Attributes
-    ----------
-    positions : ndarray, shape (k,)
-        Their positions in the input.
-    block, own
-        The block that they were in, and their places there.
-    state
-        What the solver says.
-    extra
-        What `Loop.extra` gave for them.
-    seconds
-        The time that each took, s: its share of the time of its block, by its evaluations.
-    """
-
-    positions: NDArray[np.intp]
-    block: Block
-    own: NDArray[np.int32]
-    state: Ended
-    extra: Any
-    seconds: NDArray[np.float64]
-
-    def read(self, name: str) -> Tree:
-        """What the programs read of them by one name: ``start``, ``lower``, ``upper``."""
-        return at(self.block.rows[name], self.own)
-
-    def rows(self, chosen: NDArray[Any]) -> Tree:
-        """All that the programs read of some of them."""
-        return at(self.block.rows, self.own[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,9 +207,9 @@ class Loop:
             parts = []
             for at in range(0, len(x), size):
                 chosen = slice(at, at + size)
-                mine = jax.tree.map(lambda a: _padded(a[chosen], size), rows)  # noqa: B023
+                mine = jax.tree.map(lambda a: padded(a[chosen], size), rows)  # noqa: B023
                 count = len(x[chosen])
-                made = program(mine, _padded(x[chosen], size), order, np.int32(-(-count // self.width)))
+                made = program(mine, padded(x[chosen], size), order, np.int32(-(-count // self.width)))
                 parts.append(jax.tree.map(lambda a: np.asarray(a)[:count], made))  # noqa: B023
             return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
@@ -290,7 +222,7 @@ class Loop:
             for begin in range(0, len(x), size):
                 count = len(x[begin : begin + size])
                 mine = {**at(rows, np.arange(begin, begin + count)), "start": x[begin : begin + count]}
-                mine = jax.tree.map(lambda a: _padded(a, size), mine)
+                mine = jax.tree.map(lambda a: padded(a, size), mine)
                 block = Block(np.arange(size), mine, None)
                 numbers = (np.int32(0), np.int32(-(-count // self.width)), np.int32(count), np.int32(1), np.int32(0))
                 state = advance(mine, self._start(block, size), order, np.bool_(True), *numbers)
@@ -367,8 +299,8 @@ class Loop:
                 if leave(len(going)):
                     yield Block(block.positions[order], at(block.rows, order), state)
                     return
-                state = jax.tree.map(lambda a: _padded(a, size), state)
-                order, count = _padded(order, size), len(going)
+                state = jax.tree.map(lambda a: padded(a, size), state)
+                order, count = padded(order, size), len(going)
 
     def _finished(
         self, block: Block, order: NDArray[np.int32], state: Any, done: NDArray[np.intp], seconds: float
@@ -382,41 +314,8 @@ class Loop:
 
     def _start(self, block: Block, size: int) -> Any:
         if block.state is not None:
-            return jax.tree.map(lambda a: _padded(a, size), block.state)
+            return jax.tree.map(lambda a: padded(a, size), block.state)
         return jax.tree.map(lambda a: np.zeros((size, *a.shape), a.dtype), self._state_example)
-
-
-def merged(blocks: list[Block]) -> Block:
-    """Several blocks as one."""
-    if len(blocks) == 1:
-        return blocks[0]
-    positions = np.concatenate([b.positions for b in blocks])
-    rows, state = (
-        jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
-        for trees in ([b.rows for b in blocks], [b.state for b in blocks])
-    )
-    return Block(positions, rows, state)
-
-
-def at(tree: Tree, chosen: NDArray[Any]) -> Tree:
-    """The entries `chosen` of each array; memory is shared where they follow each other."""
-    index = together(chosen)
-    return jax.tree.map(lambda a: a[index], tree)
-
-
-def together(chosen: NDArray[Any]) -> NDArray[Any] | slice:
-    """An index as a slice where its entries follow each other."""
-    run = slice(int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else slice(0, 0)
-    return run if run.stop - run.start == len(chosen) and bool((np.diff(chosen) == 1).all()) else chosen
-
-
-def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """`array` with as many entries as `size`; what is added is never looked at, but must be there."""
-    if len(array) == size:
-        return array
-    made = np.zeros((size, *array.shape[1:]), array.dtype)
-    made[: len(array)] = array
-    return made
 
 
 class _Pace:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parfit.batched.loop import Block, Finished, Loop, merged
+from parfit.batched.blocks import Block, Finished, merged
+from parfit.batched.loop import Loop
 
 __all__ = ["run_streams"]
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from parfit.batched.blocks import Finished
 from parfit.batched.ends import End
-from parfit.batched.loop import Finished, Loop
+from parfit.batched.loop import Loop
 from parfit.core.solution import Status
 
 __all__ = ["Verdict", "held_of", "judged"]

@@ -131,8 +131,7 @@ def _inferred(bucket: Bucket, found: Finished, m: NDArray[Any], free: NDArray[np
     )
     if said is None:
         return again
-    for name in said._fields:
-        getattr(said, name)[asked] = getattr(again, name)
+    said.put(asked, again)
     return said
 
 

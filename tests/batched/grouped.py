@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parfit.batched.blocks import Block, Finished, at
 from parfit.batched.lane import Lane
 from parfit.batched.lm import LM
-from parfit.batched.loop import Block, Finished, Loop, at
+from parfit.batched.loop import Loop
 from tests.mgh import MGH
 from tests.nist import NIST_ALL
 

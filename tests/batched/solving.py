@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from scipy.optimize import minimize
 
+from parfit.batched.blocks import Block, Finished
 from parfit.batched.ends import End
 from parfit.batched.lane import Lane
 from parfit.batched.lbfgsb import LBFGSB
-from parfit.batched.loop import Block, Finished, Loop
+from parfit.batched.loop import Loop
 
 TIGHT = {"ftol": 1e-15, "gtol": 1e-9, "maxfun": 1000}
 INF = np.inf
