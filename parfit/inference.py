@@ -130,8 +130,10 @@ class Inferences(NamedTuple):
 
     def put(self, rows: NDArray[np.intp], others: Inferences) -> None:
         """Put in what is said of some rows, in place of what was there."""
-        for mine, theirs in zip(self, others, strict=True):
-            mine[rows] = theirs
+        self.cov[rows] = others.cov
+        self.rank[rows] = others.rank
+        self.condition[rows] = others.condition
+        self.doubtful[rows] = others.doubtful
 
 
 #: Singular values from normal equations hold fewer than half of their digits below this, relative to the largest.
