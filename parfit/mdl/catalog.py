@@ -41,6 +41,8 @@ class Variable:
         Subscript range to its elements, in the order of the variable's axes; empty for a scalar.
     units, doc
         From the model's file; empty where it has none.
+    knots
+        Of a lookup: the arguments at which it has values, increasing.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Variable:
     coords: Mapping[str, Sequence[str]]
     units: str
     doc: str
+    knots: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +94,8 @@ class Catalog:
             coords = {dim: tuple(ranges[dim]) for dim in component.subscripts or ()}
             doc = re.sub(r"\s+", " ", component.__doc__ or "").strip()
             kinds = (component.type or "", component.subtype or "")
-            self.variables[name] = Variable(name, real_name, *kinds, coords, component.units or "", doc)
+            knots = live.knots(name) if kinds[0] == "Lookup" else None
+            self.variables[name] = Variable(name, real_name, *kinds, coords, component.units or "", doc, knots)
         self._exact = {v.real_name: v for v in self.variables.values()}
         self._exact = {**self.variables, **self._exact}
         self._folded: dict[str, Variable | None] = {}

@@ -203,6 +203,12 @@ class Live:
         self.model.clean_caches()
         return np.array(found) if hasattr(found, "dims") else float(found)
 
+    def knots(self, name: str) -> tuple[float, ...] | None:
+        """The arguments at which a lookup has values; None where it has none yet."""
+        table = self._module[self.model._dependencies[name]["__lookup__"]]
+        data: Any = getattr(table, "data", None)
+        return tuple(float(x) for x in data.coords["lookup_dim"].values) if hasattr(data, "coords") else None
+
     def run(self, request: Request) -> pd.DataFrame:
         """Run the model and put it back as it was.
 

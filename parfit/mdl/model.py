@@ -12,8 +12,9 @@ import pandas as pd
 
 from parfit.core.errors import InvalidTypeError, refuse_unknown
 from parfit.mdl.catalog import Catalog
-from parfit.mdl.live import Live, read_data
+from parfit.mdl.live import read_data
 from parfit.mdl.request import read_request
+from parfit.mdl.runner import Runner
 from parfit.mdl.source import Source, find_model_file, translate
 
 __all__ = ["Model", "load_model"]
@@ -32,6 +33,7 @@ def load_model(
     split_views: bool = False,
     subview_sep: Sequence[str] = (),
     encoding: str | None = None,
+    compile: bool = True,
 ) -> Model:
     """Load a system dynamics model: Vensim ``.mdl``, XMILE (``.xmile``, ``.xml``, ``.stmx``), PySD's ``.py``.
 
@@ -56,6 +58,8 @@ def load_model(
     split_views, subview_sep, encoding
         As in `pysd.read_vensim`: translate each view on its own, the separators of subviews, and the
         encoding of the ``.mdl`` (None: as it says itself).
+    compile
+        False: let PySD do all runs, also where they could be compiled.
 
     Returns
     -------
@@ -87,7 +91,12 @@ def load_model(
         refuse_unknown("missing_values", missing_values, _MISSING_VALUES)
     found = find_model_file(path)
     source = translate(
-        found, split_views=split_views, subview_sep=subview_sep, encoding=encoding, missing_values=missing
+        found,
+        split_views=split_views,
+        subview_sep=subview_sep,
+        encoding=encoding,
+        missing_values=missing,
+        compile=bool(compile),
     )
     return Model(read_data(source, _data_files(data_files, found.parent), initialize=initialize))
 
@@ -130,32 +139,20 @@ class Model:
     It pickles and copies, unlike PySD's own object, which it builds anew wherever it is used: what travels is
     the translated text and the data. It may be used from several threads at a time.
 
-    This version runs every model through PySD.
+    Where JAX is installed and the model holds nothing that cannot be compiled (`compiled`, `unsupported`), runs are
+    compiled, each kind of run the first time that it is asked for; `simulate` can then be traced and differentiated.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        # Live models at rest. A run takes one out, or builds one, and puts it back if it went well: so no two
-        # threads, and no run inside a run, ever share one. `pop` and `append` of a list are atomic.
-        self._idle: list[Live] = []
-        self._names: Catalog | None = None
+        self._runner = Runner(source)
 
     def __reduce__(self) -> tuple[type[Model], tuple[Source]]:
         return type(self), (self._source,)
 
-    def _take(self) -> Live:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Live(self._source)
-
     @property
     def _catalog(self) -> Catalog:
-        if self._names is None:
-            live = self._take()
-            self._names = Catalog(live)
-            self._idle.append(live)
-        return self._names
+        return self._runner.catalog
 
     def run(
         self,
@@ -244,10 +241,85 @@ class Model:
             flatten_output=flatten_output,
             seed=seed,
         )
-        live = self._take()
-        frame = live.run(request)
-        self._idle.append(live)
-        return request.relabelled(frame)
+        frame: pd.DataFrame = self._runner.frame(request)
+        return frame
+
+    def simulate(
+        self,
+        params: Mapping[str, Any] | pd.Series[Any] | None = None,
+        initial: Any = None,
+        times: Any = None,
+        columns: Sequence[str] | str | None = None,
+        *,
+        final_time: float | None = None,
+        time_step: float | None = None,
+        saveper: float | None = None,
+        integrator: str = "euler",
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        r"""Simulate, and return arrays; inside a JAX trace, arrays that are traced and differentiable.
+
+        Parameters
+        ----------
+        params
+            Name to value, as in `run`; of a lookup, its values at its own arguments, shape (K,) or (K, *subscripts).
+            Values may be JAX's, traced or not.
+        initial
+            ``{stock: value}`` at the model's own initial time, or ``(time, {stock: value})``. Stocks left out start
+            as the model says, from those that are given where they depend on them.
+        times
+            The times to return, in the model's unit of time, in any order; the latest is also the end of the run,
+            unless `final_time` says otherwise. None: every `saveper`.
+        columns
+            Names of variables, or ``"stock[element]"`` for one element; None for the stocks. ``"Time"`` is a column,
+            too.
+        final_time, time_step, saveper
+            In place of the model's own, in its unit of time. They cannot be traced.
+        integrator
+            ``"euler"``, as Vensim and PySD have it, or ``"rk4"``, Runge and Kutta's method of fourth order.
+        seed
+            Of the model's random functions. Their numbers are JAX's here, and NumPy's in `run`.
+
+        Returns
+        -------
+        dict of str to array, shape (len(times), \*subscripts)
+            Under the names asked for, by default `stocks`; NumPy arrays outside a trace. For a single number as
+            `times`, without the axis of times.
+
+        Raises
+        ------
+        UnknownNameError
+            For a parameter, stock or column that does not exist, with the nearest that does.
+        InvalidInputError, InvalidTypeError
+            For values that cannot be used, and for times on which no step falls.
+        ModelError
+            Inside a trace, where the model cannot be compiled (`unsupported`).
+
+        Notes
+        -----
+        Derivatives of lookups, IF THEN ELSE, MIN and MAX at a kink are those of one side. Forward mode
+        (`jax.jvp`, `jax.jacfwd`) is to be preferred: what is not selected cannot make its derivatives NaN.
+
+        Examples
+        --------
+        >>> model = load_model("models/Aging_Chain.mdl")
+        >>> model.simulate({"births": 2}, times=[2000, 2005, 2010], columns=["dec 1"])["dec 1"].round(3)
+        array([10.   , 12.107, 12.596])
+        """
+        request = read_request(
+            self._catalog,
+            params=params,
+            initial_condition=initial,
+            return_timestamps=times,
+            return_columns=columns,
+            final_time=final_time,
+            time_step=time_step,
+            saveper=saveper,
+            seed=seed,
+            integrator=integrator,
+            times=times,
+        )
+        return self._runner.arrays(request)
 
     @property
     def path(self) -> Path:
@@ -275,13 +347,13 @@ class Model:
 
     @property
     def compiled(self) -> bool:
-        """Whether the model runs as compiled code; False in this version, which runs all through PySD."""
-        return False
+        """Whether the model runs as compiled code; else PySD runs it."""
+        return not self.unsupported
 
     @property
     def unsupported(self) -> tuple[str, ...]:
-        """What keeps the model from being compiled."""
-        return ("this version of parfit runs every model through PySD",)
+        """What keeps the model from being compiled, and where; empty where nothing does."""
+        return self._runner.unsupported
 
     def __repr__(self) -> str:
         catalog = self._catalog
@@ -289,5 +361,5 @@ class Model:
         span = "" if None in (start, end, step) else f", {start:g} to {end:g} by {step:g}"
         return (
             f"<parfit.Model {self.path.name}: {len(catalog.stocks)} stocks, "
-            f"{len(catalog.parameters)} parameters{span}; runs through PySD>"
+            f"{len(catalog.parameters)} parameters{span}{'' if self.compiled else '; runs through PySD'}>"
         )

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError
+from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
 from parfit.mdl.catalog import Catalog, Variable
 
-__all__ = ["Request", "read_request"]
+__all__ = ["Request", "is_traced", "read_request"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,10 @@ class Request:
         As in `Model.run`.
     seed
         Of the model's random functions.
+    integrator
+        ``"euler"`` or ``"rk4"``.
+    times
+        The times that `Model.simulate` is to give, in the caller's order; None for all that the run gives.
     """
 
     params: Mapping[str, Any]
@@ -52,6 +56,18 @@ class Request:
     saveper: float | None
     flatten_output: bool
     seed: int
+    integrator: str = "euler"
+    times: Any = None
+
+    @property
+    def traced(self) -> bool:
+        """Whether any value exists only while JAX traces."""
+        return any(is_traced(value) for value in (*self.params.values(), *(self.initial or {}).values()))
+
+    @property
+    def functions(self) -> bool:
+        """Whether a variable is replaced by a function of the caller's."""
+        return any(callable(value) and not hasattr(value, "dims") for value in self.params.values())
 
     def relabelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """`frame`, with its columns under the names that the caller wrote."""
@@ -80,8 +96,10 @@ def read_request(
     final_time: Any,
     time_step: Any,
     saveper: Any,
-    flatten_output: bool,
-    seed: int,
+    flatten_output: bool = True,
+    seed: int = 0,
+    integrator: str = "euler",
+    times: Any = None,
 ) -> Request:
     """Check the arguments of `Model.run` against the model's names.
 
@@ -106,6 +124,8 @@ def read_request(
         saveper=_positive("saveper", saveper),
         flatten_output=bool(flatten_output),
         seed=_seed(seed),
+        integrator=_integrator(integrator),
+        times=times,
     )
 
 
@@ -126,6 +146,12 @@ def _positive(what: str, value: Any) -> float | None:
     if number is not None and number <= 0:
         raise InvalidInputError(f"{what} must be above zero, not {number:g}.")
     return number
+
+
+def _integrator(value: Any) -> str:
+    if value not in ("euler", "rk4"):
+        refuse_unknown("integrator", value, ("euler", "rk4"))
+    return str(value)
 
 
 def _seed(value: Any) -> int:
@@ -191,9 +217,9 @@ def _initial(catalog: Catalog, value: Any) -> tuple[float | None, Mapping[str, A
             else "give the values, as (time, {stock: value})"
         )
         raise InvalidInputError(f"initial_condition={value!r} cannot be used: {reason}.")
-    if isinstance(value, (Mapping, pd.Series)):
+    if _maps(value):
         return None, _values("initial_condition", value, catalog.stateful)
-    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], (Mapping, pd.Series)):
+    if isinstance(value, Sequence) and len(value) == 2 and _maps(value[1]):
         start = _number("the time of initial_condition", value[0])
         return start, _values("initial_condition", value[1], catalog.stateful)
     raise InvalidTypeError(
@@ -206,7 +232,7 @@ def _values(what: str, given: Any, find: Callable[[object], Variable]) -> dict[s
     """Name to value, for `params` and `initial_condition` alike."""
     if given is None:
         return {}
-    if not isinstance(given, (Mapping, pd.Series)):
+    if not _maps(given):
         raise InvalidTypeError(f"{what} must map names to values, not {type(given).__name__}.")
     values: dict[str, Any] = {}
     for name, value in given.items():
@@ -217,10 +243,47 @@ def _values(what: str, given: Any, find: Callable[[object], Variable]) -> dict[s
     return values
 
 
+def _maps(value: Any) -> bool:
+    """Whether it maps names to values; the stand-in of a Series in a trace does."""
+    return isinstance(value, (Mapping, pd.Series)) or (hasattr(value, "items") and hasattr(value, "keys"))
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value, or an entry of a list, exists only while JAX traces."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_traced, value))
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def _traced_value(what: str, value: Any, variable: Variable) -> Any:
+    """An array, or nested lists, of JAX's, in the shape of a variable or a number."""
+    array = sys.modules["jax"].numpy.asarray(value)
+    allowed = [(), variable.shape]
+    if variable.knots is not None:
+        allowed.append((len(variable.knots), *variable.shape))
+    if array.shape not in allowed:
+        raise InvalidInputError(_misshapen(what, array.shape, variable))
+    return array
+
+
+def _misshapen(what: str, shape: tuple[int, ...], variable: Variable) -> str:
+    """What to say of an array of a wrong shape."""
+    text = f"{what} has shape {shape}, but {variable.real_name!r} "
+    if variable.knots is not None:
+        shape = (len(variable.knots), *variable.shape)
+        return text + f"is a lookup, whose values have shape {shape}, at the arguments {_some(list(variable.knots))}."
+    return text + (f"has shape {variable.shape}: {variable.axes}." if variable.coords else "takes a number.")
+
+
 def _value(what: str, value: Any, variable: Variable, *, at_start: bool) -> Any:
-    """One value as PySD takes it: float, xarray array, and in `params` also Series and callable."""
+    """One value as PySD takes it: float, xarray array, and in `params` also Series and callable; or JAX's."""
     if isinstance(value, float):
         return float(value)
+    if hasattr(value, "__jax_array__"):  # what stands for a Series in a trace
+        value = value.__jax_array__()
+    if is_traced(value):
+        return _traced_value(what, value, variable)
     xarray = sys.modules["xarray"]  # PySD has imported it
     if isinstance(value, xarray.DataArray):
         if not variable.coords and value.ndim:
@@ -235,12 +298,13 @@ def _value(what: str, value: Any, variable: Variable, *, at_start: bool) -> Any:
         raise InvalidTypeError(f"{what} must be a number{_or_more(variable)}, not {value!r}.")
     if not array.ndim:
         return float(array)
+    coords, dims = {d: list(e) for d, e in variable.coords.items()}, list(variable.coords)
+    if variable.knots is not None and array.shape == (len(variable.knots), *variable.shape):
+        entries = [xarray.DataArray(entry.copy(), coords, dims) if dims else float(entry) for entry in array]
+        return pd.Series(entries, index=list(variable.knots))
     if array.shape != variable.shape:
-        raise InvalidInputError(
-            f"{what} has shape {array.shape}, but {variable.real_name!r} "
-            + (f"has shape {variable.shape}: {variable.axes}." if variable.coords else "takes a number.")
-        )
-    return xarray.DataArray(array.copy(), {d: list(e) for d, e in variable.coords.items()}, list(variable.coords))
+        raise InvalidInputError(_misshapen(what, array.shape, variable))
+    return xarray.DataArray(array.copy(), coords, dims)
 
 
 def _floats(value: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -14,6 +14,7 @@ soon as its texts have been read.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import itertools
 import logging
@@ -84,7 +85,7 @@ class Source:
         PySD's translation, relative path to text: the main module, macros, modules of a split model.
     data
         What the model read from data files and spreadsheets: element to attributes (xarray arrays).
-    missing_values
+    missing_values, compile
         As in `load_model`.
     """
 
@@ -93,6 +94,7 @@ class Source:
     texts: Mapping[str, str]
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     missing_values: str = "warning"
+    compile: bool = True
 
     def write(self, folder: Path) -> Path:
         """Write the texts below `folder` and return the path of the main one."""
@@ -102,7 +104,7 @@ class Source:
             path.write_text(text, encoding="utf-8")
         return folder / self.main
 
-    @property
+    @functools.cached_property
     def noisy(self) -> bool:
         """Whether the model draws random numbers (PySD takes them from NumPy's global generator)."""
         return any(re.search(r"\bnp\.random\.|\bstats\.trunc", text) for text in self.texts.values())
@@ -187,6 +189,7 @@ def translate(
     subview_sep: Sequence[str] = (),
     encoding: str | None = None,
     missing_values: str = "warning",
+    compile: bool = True,
 ) -> Source:
     """Translate a model file, or collect an already translated one, without writing beside it.
 
@@ -194,7 +197,7 @@ def translate(
     ----------
     path
         As `find_model_file` returns it.
-    split_views, subview_sep, encoding, missing_values
+    split_views, subview_sep, encoding, missing_values, compile
         As in `load_model`.
 
     Raises
@@ -203,7 +206,7 @@ def translate(
         Where PySD cannot translate the file; carries its message.
     """
     if path.suffix.lower() == ".py":
-        return Source(str(path), path.name, _collect(path), missing_values=missing_values)
+        return Source(str(path), path.name, _collect(path), missing_values=missing_values, compile=compile)
     with building(), tempfile.TemporaryDirectory(prefix="parfit-") as name, sifted_warnings(tell_user=False):
         folder = Path(name)
         try:
@@ -217,7 +220,7 @@ def translate(
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
-    return Source(str(path), main.name, texts, missing_values=missing_values)
+    return Source(str(path), main.name, texts, missing_values=missing_values, compile=compile)
 
 
 def _build(path: Path, folder: Path, split_views: bool, subview_sep: Sequence[str], encoding: str | None) -> Path:

@@ -29,14 +29,22 @@ def aging_file():
     return AGING_CHAIN
 
 
-@pytest.fixture(scope="session")
-def aging():
-    return load_model(AGING_CHAIN)
+@pytest.fixture(scope="session", params=["compiled", "pysd"])
+def engine(request) -> str:
+    """What does the runs."""
+    if request.param == "compiled":
+        pytest.importorskip("jax")
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def regions():
-    return load_model(HERE / "models" / "Regions.mdl")
+def aging(engine):
+    return load_model(AGING_CHAIN, compile=engine == "compiled")
+
+
+@pytest.fixture(scope="session")
+def regions(engine):
+    return load_model(HERE / "models" / "Regions.mdl", compile=engine == "compiled")
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 from scipy.optimize import minimize
 
+from tests.mdl.same import assert_same_run
+
 STOCKS = [f"dec_{i}" for i in range(1, 10)]
 RATES = [f"dec_{i}_loss_rate" for i in range(1, 10)]
 
@@ -51,7 +53,7 @@ def test_plain_run_is_the_models_own(aging, aging_file, referee):
     assert list(run.columns) == STOCKS
     assert run.index.name == "time"
     assert list(run.index) == list(np.arange(2000, 2010.0625, 0.125))
-    assert_frame_equal(run, referee(aging_file).run(return_columns=STOCKS), check_exact=True)
+    assert_same_run(aging, run, referee(aging_file).run(return_columns=STOCKS))
     np.testing.assert_allclose(run.loc[2010], by_hand([10] * 9, [0.05] * 9), rtol=1e-13)
     assert run.loc[2010, "dec_1"] == pytest.approx(10 * (1 - 0.125 * 0.15) ** 80, rel=1e-13)
 
@@ -123,7 +125,7 @@ def test_time_stamps_are_sorted_and_taken_once(aging):
 )
 def test_time_settings(aging, aging_file, referee, settings):
     expected = referee(aging_file).run(return_columns=STOCKS, **settings)
-    assert_frame_equal(aging.run(**settings), expected, check_exact=True)
+    assert_same_run(aging, aging.run(**settings), expected)
 
 
 def test_tolerances_are_noted_once(aging, caplog):

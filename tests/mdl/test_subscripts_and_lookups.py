@@ -9,6 +9,7 @@ import xarray
 from pandas.testing import assert_frame_equal
 
 from parfit.core.errors import InvalidInputError, UnknownNameError
+from tests.mdl.same import assert_same_run
 
 REGION = ["north", "south", "west"]
 AGE = ["young", "old"]
@@ -30,14 +31,14 @@ def test_contents(regions):
 
 def test_the_default_columns_are_flat(regions, judge):
     run = regions.run()
-    assert_frame_equal(run, judge.run(return_columns=["fish", "school", "boats"]), check_exact=True)
+    assert_same_run(regions, run, judge.run(return_columns=["fish", "school", "boats"]))
     assert "school[west,old]" in run.columns
 
 
 def test_elements_and_arrays_as_columns(regions, judge):
     asked = ["fish[south]", "school[north, old]", '"fish-to-boats"', "all fish", "boats"]
     run = regions.run(return_columns=asked)
-    assert_frame_equal(run, judge.run(return_columns=asked), check_exact=True)
+    assert_same_run(regions, run, judge.run(return_columns=asked))
     assert list(run.columns) == [*asked[:4], "boats[north]", "boats[south]", "boats[west]"]
     other = regions.run(return_columns=["Fish", "SCHOOL[north,old]", "fish-to-boats"])
     assert list(other.columns) == [
@@ -80,13 +81,13 @@ def test_arrays_as_parameters(regions, judge):
     expected = judge.run(params={"growth rate": as_pysd}, return_columns=["fish", "growth rate"])
     for given in (rates, np.array(rates), as_pysd, pd.Series(rates).to_numpy()):
         run = regions.run({"growth rate": given}, return_columns=["fish", "growth rate"])
-        assert_frame_equal(run, expected, check_exact=True)
+        assert_same_run(regions, run, expected)
     arguments = {"params": {"growth rate": 0.2, "catch": 1.5}, "return_columns": ["fish", "catch"]}
-    assert_frame_equal(regions.run(**arguments), judge.run(**arguments), check_exact=True)
+    assert_same_run(regions, regions.run(**arguments), judge.run(**arguments))
     table = np.arange(6.0).reshape(3, 2) / 100
     as_pysd = xarray.DataArray(table, {"region": REGION, "age": AGE}, ["region", "age"])
     expected = judge.run(params={"ageing_rate": as_pysd}, return_columns=["school"])
-    assert_frame_equal(regions.run({"ageing_rate": table}, return_columns=["school"]), expected, check_exact=True)
+    assert_same_run(regions, regions.run({"ageing_rate": table}, return_columns=["school"]), expected)
 
 
 def test_a_series_of_numbers_or_arrays_for_a_subscripted_parameter(regions, judge):
@@ -97,7 +98,7 @@ def test_a_series_of_numbers_or_arrays_for_a_subscripted_parameter(regions, judg
     )
     for given in (numbers, arrays):
         arguments = {"params": {"growth_rate": given}, "return_columns": ["fish"], "final_time": 2}
-        assert_frame_equal(regions.run(**arguments), judge.run(**arguments), check_exact=True)
+        assert_same_run(regions, regions.run(**arguments), judge.run(**arguments))
 
 
 def test_a_whole_array_has_to_be_given(regions):
@@ -113,7 +114,7 @@ def test_arrays_at_the_start(regions, judge):
     fish = xarray.DataArray([1.0, 2.0, 3.0], {"region": REGION}, ["region"])
     expected = judge.run(initial_condition=(0, {"fish": fish, "school": 5}), return_columns=["fish", "school"])
     run = regions.run(None, (0, {"fish": [1, 2, 3], "school": 5}), return_columns=["fish", "school"])
-    assert_frame_equal(run, expected, check_exact=True)
+    assert_same_run(regions, run, expected)
 
 
 def test_a_stock_with_an_equation_for_each_element_starts_as_told(regions):
@@ -135,14 +136,14 @@ def test_lookups_as_parameters(regions, judge):
     table = pd.Series([1.0, 0.1, -0.2], index=[-10.0, 0.5, 100.0])
     expected = judge.run(params={"crowding": table}, return_columns=["fish"])
     for given in (table, table.iloc[::-1]):
-        assert_frame_equal(regions.run({"crowding": given}, return_columns=["fish"]), expected, check_exact=True)
+        assert_same_run(regions, regions.run({"crowding": given}, return_columns=["fish"]), expected)
     expected = judge.run(params={"crowding": 0.5}, return_columns=["fish"])
-    assert_frame_equal(regions.run({"crowding": 0.5}, return_columns=["fish"]), expected, check_exact=True)
+    assert_same_run(regions, regions.run({"crowding": 0.5}, return_columns=["fish"]), expected)
     before = regions.run()
     assert_frame_equal(regions.run(), before, check_exact=True)
 
 
 def test_other_state_than_stocks_at_the_start(regions, judge):
     arguments = {"initial_condition": (0, {"queue": 12.0}), "return_columns": ["queue"]}
-    assert_frame_equal(regions.run(**arguments), judge.run(**arguments), check_exact=True)
+    assert_same_run(regions, regions.run(**arguments), judge.run(**arguments))
     assert regions.run(**arguments).iloc[0, 0] == 12

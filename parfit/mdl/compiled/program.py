@@ -1,0 +1,274 @@
+"""Compiled runs of one model, kept by what they are compiled for.
+
+A program is compiled for names, shapes and times; the numbers are its arguments. A parameter on which the structure
+depends, such as the order of a delay, is part of what a program is compiled for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parfit.mdl.compiled.clock import Ticks
+from parfit.mdl.compiled.named import Named
+from parfit.mdl.compiled.simulation import Inputs, Settings, Simulation
+from parfit.mdl.compiled.tables import Knots
+from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
+from parfit.mdl.source import Source
+
+__all__ = ["Asked", "Programs", "Result"]
+
+_KEPT = 32
+#: A model that uses more constructs than this which are not compiled is not looked through further.
+_NAMED = 50
+#: The older code generator takes half the time to compile a long run of scalar equations, and its code is as fast
+#: (`benchmarks/simulate.py`). It passes over barriers, so that models in which a quotient decides go without it.
+_CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A run.
+
+    Attributes
+    ----------
+    settings, inputs
+        As `Simulation` takes them.
+    columns
+        Python identifiers.
+    integrator
+        ``"euler"`` or ``"rk4"``.
+    seed
+        Of random functions; None where there are to be none.
+    """
+
+    settings: Settings
+    inputs: Inputs
+    columns: tuple[str, ...]
+    integrator: str = "euler"
+    seed: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run gave.
+
+    Attributes
+    ----------
+    clock
+        The times.
+    values
+        Column to an array, the first axis that of `Ticks.saved`.
+    coords
+        Column to the labels of its other axes.
+    whole
+        Columns that are whole numbers throughout.
+    """
+
+    clock: Ticks
+    values: Mapping[str, Any]
+    coords: Mapping[str, Mapping[str, Sequence[str]]]
+    whole: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class _Program:
+    run: Callable[..., Any]
+    clock: Ticks
+    coords: Mapping[str, Mapping[str, Sequence[str]]]
+    whole: frozenset[str]
+
+
+class Programs:
+    """The compiled runs of a model.
+
+    Parameters
+    ----------
+    source
+        The model, complete.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._made: OrderedDict[Any, _Program | Unsupported] = OrderedDict()
+        self._structural: set[str] = set()
+        self._lock = threading.RLock()
+
+    def unsupported(self, columns: Sequence[str], shapes: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+        """What keeps the model from being compiled: each construct with the variable that uses it.
+
+        Parameters
+        ----------
+        columns
+            All variables that have a value over time.
+        shapes
+            Their axes.
+        """
+        found: list[str] = []
+        skipped: dict[str, Named | Knots] = {}
+        while len(found) < _NAMED:
+            try:
+                with jax.enable_x64(True):
+                    jax.eval_shape(lambda seed: self._probe(columns, skipped, seed), jnp.uint32(0))
+                return found
+            except Unsupported as error:
+                found.append(str(error))
+                name = error.where if error.where in shapes else self._user_of(error.where)
+                if name is None or name in skipped:
+                    return found
+                skipped[name] = Named(0.0, shapes[name], list(shapes[name]))
+            except Exception as error:  # noqa: BLE001 - whatever it is, PySD runs the model
+                return [*found, f"{type(error).__name__}: {error}"]
+        return found
+
+    def _probe(self, columns: Sequence[str], skipped: Mapping[str, Any], seed: Any) -> Any:
+        simulation = Simulation(self._source, Settings(), Inputs(skipped, None, jax.random.key(seed)))
+        clock = simulation.ticks()
+        short = replace(clock, times=clock.times[:2], steps=clock.steps[:2], saved=np.arange(len(clock.times[:2])))
+        return {name: data for name, (data, _) in simulation.run(columns, short).items()}
+
+    def changing(self, columns: Sequence[str], params: Mapping[str, str]) -> frozenset[str]:
+        """Those variables that change over time, where some are given, by the kind of what is given."""
+        with jax.enable_x64(True):
+            given = {name: Knots(0, 0, {}, ()) if kind == "Series" else Named(0.0) for name, kind in params.items()}
+            simulation = Simulation(self._source, Settings(), Inputs(given))
+            return frozenset(name for name in columns if simulation.changes((simulation.main, name)))
+
+    def _user_of(self, where: str) -> str | None:
+        """The variable that uses a stock or delay."""
+        with jax.enable_x64(True):
+            main = Simulation(self._source, Settings(), Inputs()).main
+        return next((name for name, element in main.elements.items() if where.split("/")[0] in element.needs), None)
+
+    def traced(self, asked: Asked) -> Result:
+        """A run inside the caller's own trace."""
+        simulation = Simulation(self._source, asked.settings, _keyed(asked))
+        clock = simulation.ticks()
+        found = simulation.run(asked.columns, clock, asked.integrator)
+        return Result(clock, {n: data for n, (data, _) in found.items()}, {n: a.coords for n, (_, a) in found.items()})
+
+    def run(self, asked: Asked) -> Result:
+        """A run, compiled the first time.
+
+        Raises
+        ------
+        Unsupported
+            Where this run cannot be compiled.
+        """
+        with jax.enable_x64(True):
+            program, numbers = self._program(asked)
+            flat = program.run(numbers, asked.seed if asked.seed is not None else 0)
+        values = {name: np.asarray(data) for name, data in flat.items()}
+        return Result(program.clock, values, program.coords, program.whole)
+
+    def _program(self, asked: Asked) -> tuple[_Program, Any]:
+        while True:
+            moving = {n: v for n, v in asked.inputs.params.items() if n not in self._structural}
+            fixed = {n: v for n, v in asked.inputs.params.items() if n in self._structural}
+            numbers, rebuild = _flattened(moving, asked.inputs.initial)
+            key = (
+                asked.settings,
+                asked.columns,
+                asked.integrator,
+                asked.seed is None,
+                tuple((n, *_signature(v)) for n, v in moving.items()),
+                None if asked.inputs.initial is None else tuple((n, v.shape) for n, v in asked.inputs.initial.items()),
+                tuple((n, *_signature(v), *(a.tobytes() for a in _arrays(v))) for n, v in fixed.items()),
+            )
+            with self._lock:
+                if key not in self._made:
+                    try:
+                        self._made[key] = self._compiled(asked, fixed, numbers, rebuild)
+                    except StructuralError as error:
+                        culprits = self._culprits(error, moving)
+                        if culprits:
+                            self._structural |= culprits
+                            continue
+                        self._made[key] = error
+                    except Unsupported as error:
+                        self._made[key] = error
+                    while len(self._made) > _KEPT:
+                        self._made.popitem(last=False)
+                self._made.move_to_end(key)
+                program = self._made[key]
+            if isinstance(program, Unsupported):
+                raise program
+            return program, numbers
+
+    def _culprits(self, error: StructuralError, moving: Mapping[str, Any]) -> set[str]:
+        """The parameters on which something depends that has to be known."""
+        main = Simulation(self._source, Settings(), Inputs()).main
+        simulation = main.simulation
+        names = [name for name in error.names if name in main.elements or name in main.needs]
+        reached = {name for section, name in simulation.closure((main, n) for n in names) if section is main}
+        return reached & set(moving) or set(moving)
+
+    def _compiled(
+        self, asked: Asked, fixed: Mapping[str, Any], numbers: Any, rebuild: Callable[[Any], tuple[Any, Any]]
+    ) -> _Program:
+        made: dict[str, Any] = {}
+
+        def function(numbers: Any, seed: Any) -> Any:
+            params, initial = rebuild(numbers)
+            inputs = Inputs({**fixed, **params}, initial, None if asked.seed is None else jax.random.key(seed))
+            simulation = Simulation(self._source, asked.settings, inputs)
+            made["clock"] = clock = simulation.ticks()
+            found = simulation.run(asked.columns, clock, asked.integrator)
+            made["whole"] = frozenset(simulation.whole)
+            made["cuts"] = simulation.cuts
+            made["coords"] = {name: axes.coords for name, (_, axes) in found.items()}
+            return {name: data for name, (data, _) in found.items()}
+
+        with_barriers = jax.jit(function)
+        with_barriers.trace(numbers, 0)  # for what it makes known, and refuses
+        fast = jax.default_backend() == "cpu" and not made["cuts"]
+        run = jax.jit(function, compiler_options=_CPU_OPTIONS) if fast else with_barriers
+        return _Program(run, made["clock"], made["coords"], made["whole"])
+
+
+def _keyed(asked: Asked) -> Inputs:
+    if asked.seed is None:
+        return asked.inputs
+    return replace(asked.inputs, key=jax.random.key(asked.seed))
+
+
+def _arrays(value: Named | Knots) -> list[Any]:
+    return [np.asarray(value.x), np.asarray(value.y)] if isinstance(value, Knots) else [np.asarray(value.data)]
+
+
+def _signature(value: Named | Knots) -> tuple[Any, ...]:
+    return (type(value).__name__, *(array.shape for array in _arrays(value)))
+
+
+def _flattened(
+    params: Mapping[str, Named | Knots], initial: Mapping[str, Named] | None
+) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+    """All numbers in one vector, which is passed in a microsecond, and what puts them back into their places."""
+    values: list[Any] = [*params.values(), *(initial or {}).values()]
+    arrays = [array for value in values for array in _arrays(value)]
+    shapes = [array.shape for array in arrays]
+    numbers = np.concatenate([array.reshape(-1) for array in arrays]) if arrays else np.zeros(0)
+
+    def rebuild(numbers: Any) -> tuple[Any, Any]:
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+        pieces = iter(
+            jax.lax.slice_in_dim(numbers, int(a), int(b)).reshape(shape)
+            for a, b, shape in zip(ends, ends[1:], shapes, strict=False)
+        )
+
+        def again(value: Named | Knots) -> Named | Knots:
+            if isinstance(value, Knots):
+                return replace(value, x=next(pieces), y=next(pieces))
+            return Named(next(pieces), value.coords, value.dims)
+
+        made = {name: again(value) for name, value in params.items()}
+        return made, None if initial is None else {name: again(value) for name, value in initial.items()}
+
+    return numbers.astype(float), rebuild

@@ -1,0 +1,607 @@
+"""One run of a model inside a trace: its start, its steps, and what is read off at the times that are returned.
+
+    texts ──Section──▶ functions of variables ─┐
+    params, initial ──────────────────────────▶ Simulation ──▶ column -> array over time
+    Ticks (known while compiling) ────────────┘
+
+What does not change over time is computed once, before the first step. The values of one moment are computed in the
+order of what they need, each once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parfit.mdl.compiled.clock import Ticks, ticks
+from parfit.mdl.compiled.interpolation import interpolated
+from parfit.mdl.compiled.named import Named, exactly, is_known, known, named
+from parfit.mdl.compiled.section import Macro, Section
+from parfit.mdl.compiled.statefuls import Initial, Stateful
+from parfit.mdl.compiled.tables import ExtConstant, Knots, Table
+from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
+from parfit.mdl.source import Source
+
+__all__ = ["CONTROLS", "Inputs", "Settings", "Simulation"]
+
+CONTROLS = ("initial_time", "final_time", "time_step", "saveper")
+_DIRECTLY = "the run"
+
+#: A variable, stock, delay or macro: its section and its name there.
+Node = tuple[Section, str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The times of a run, where they are not the model's own.
+
+    Attributes
+    ----------
+    start, final_time, time_step, saveper
+        In the model's unit of time; None for the model's own.
+    stamps
+        Increasing: the times that are returned, the last of them the end unless `final_time` says otherwise; None for
+        every `saveper`.
+    """
+
+    start: float | None = None
+    final_time: float | None = None
+    time_step: float | None = None
+    saveper: float | None = None
+    stamps: tuple[float, ...] | None = None
+
+    @property
+    def end(self) -> float | None:
+        """The end; None for the model's own."""
+        if self.final_time or self.stamps is None:
+            return self.final_time
+        return self.stamps[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run is given.
+
+    Attributes
+    ----------
+    params
+        Python identifier to a `Named`, or to `Knots` over time (or over a lookup's argument).
+    initial
+        Python identifier of a stock to a `Named`; None where the run starts as the model says.
+    key
+        Of random numbers.
+    """
+
+    params: Mapping[str, Named | Knots] = field(default_factory=dict)
+    initial: Mapping[str, Named] | None = None
+    key: Any = None
+
+    def arrays(self) -> Iterator[Any]:
+        """All numbers."""
+        for value in (*self.params.values(), *(self.initial or {}).values()):
+            yield from (value.x, value.y) if isinstance(value, Knots) else (value.data,)
+
+
+class ModelTime:
+    """What PySD's translation takes for the model's clock."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def __call__(self) -> Named:
+        return Named(self._simulation.moment.time)
+
+    @property
+    def stage(self) -> str:
+        return self._simulation.moment.stage
+
+    def _control(self, name: str) -> Any:
+        return self._simulation.control(name)
+
+    def initial_time(self) -> Any:
+        return self._simulation.start
+
+    def final_time(self) -> Any:
+        return self._control("final_time")
+
+    def time_step(self) -> Any:
+        return self._control("time_step")
+
+    def saveper(self) -> Any:
+        return self._control("saveper")
+
+
+@dataclass(eq=False)
+class Moment:
+    """A time and what has been computed of it."""
+
+    time: Any
+    stage: str
+    number: Any = 0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Simulation:
+    """A run.
+
+    Parameters
+    ----------
+    source
+        The texts and the data, complete.
+    settings
+        The times.
+    inputs
+        Parameters and stocks at the start.
+    """
+
+    def __init__(self, source: Source, settings: Settings, inputs: Inputs) -> None:
+        self.settings, self.inputs = settings, inputs
+        self.time = ModelTime(self)
+        self.states: dict[str, Any] = {}
+        self.constants: dict[str, Any] = {}
+        self.steps = 0
+        #: Variables that are whole numbers, as Python has them.
+        self.whole: set[str] = set()
+        self._running: dict[str, None] = {}
+        self._draws = 0
+        self._changing: dict[str, bool] = {}
+        self._exact: frozenset[str] = frozenset()
+        self.moment = Moment(math.nan, "Load")
+        self.start: Any = math.nan
+        self.main = Section(self, source, source.main)
+        self.tables: dict[str, Knots | Named] = {}
+        for depth, part in enumerate(self.main.parts()):
+            for table in part.tables():
+                table.held(source.data.get(f"{depth}/{table.key.removeprefix(part.key)}"))
+        self._own_start = self._model_start({})
+        self._take(inputs.params)
+        self.start = settings.start
+        if self.start is None:
+            self.start = self._own_start if inputs.initial is not None else self._model_start(inputs.params)
+        if inputs.initial is None:
+            self._own_start = self.start
+        self.moment.time = float(self.start)
+
+    def _model_start(self, params: Mapping[str, Any]) -> int | float:
+        """The model's own initial time, with some parameters."""
+        if params:
+            self._changing.clear()
+        start = self.main.namespace["_control_vars"]["initial_time"]()
+        return start if type(start) is int else float(known(start, "the initial time"))
+
+    def _take(self, params: Mapping[str, Named | Knots]) -> None:
+        """Put parameters into the place of variables; lookups and data hold theirs in tables."""
+        self.constants.clear()
+        self.moment.values.clear()
+        self._overrides: dict[str, Named | Knots] = {}
+        for name, value in params.items():
+            table = self._table_of(name)
+            if table is None:
+                self._overrides[name] = value
+            else:
+                self.tables[table] = value
+
+    def _table_of(self, name: str) -> str | None:
+        function = self.main.elements[name].function
+        held = [self.main.namespace.get(called) for called in function.__code__.co_names]
+        tables = [value.key for value in held if isinstance(value, Table) and not isinstance(value, ExtConstant)]
+        return tables[0] if tables else None
+
+    # The values of variables.
+
+    def value(self, section: Section, name: str, *arguments: Any) -> Any:
+        """The value of a variable at this moment, computed once; or of a lookup at its argument."""
+        key = section.key + name
+        if arguments:
+            return section.elements[name].function(*arguments)
+        for held in (self.constants, self.moment.values):
+            if key in held:
+                return held[key]
+        if key in self._running:
+            raise Unsupported("a circle of variables that need each other at one time", name)
+        self._running[key] = None
+        try:
+            with exactly(key in self._exact):
+                value = self._computed(section, name, key)
+        except StructuralError as error:
+            if not error.names:
+                raise StructuralError(error.what, tuple(self._running)) from None
+            raise
+        except Unsupported as error:
+            raise error if error.where else Unsupported(error.what, key) from None
+        finally:
+            del self._running[key]
+        (self.moment.values if self.changes((section, name)) else self.constants)[key] = value
+        return value
+
+    def _computed(self, section: Section, name: str, key: str) -> Named:
+        override = self._overrides.get(key)
+        if isinstance(override, Named):
+            return override
+        if override is not None:
+            value = interpolated(named(self.time()).data, override.x, override.y, "interpolate")
+            return Named(value, override.coords, override.dims)
+        value = section.elements[name].function()
+        if type(value) is int:
+            self.whole.add(key)
+        return named(value)
+
+    def control(self, name: str) -> Any:
+        """A setting of the run: as given, or the model's own."""
+        given = self.settings.end if name == "final_time" else getattr(self.settings, name)
+        if given is not None and (given or name != "final_time"):
+            return given
+        return self.main.namespace["_control_vars"][name]()
+
+    def draw(self) -> Any:
+        """A key of its own for each random function at each step."""
+        if self.inputs.key is None:
+            raise Unsupported("random numbers")
+        self._draws += 1
+        stage = 0 if self.moment.stage == "Run" else 1
+        key = jax.random.fold_in(jax.random.fold_in(self.inputs.key, stage), self.moment.number)
+        # By the place where it stands, which is the same however often the program is traced.
+        place = sum(ord(c) * 31**i for i, c in enumerate(next(reversed(self._running), ""))) % 2**31
+        return jax.random.fold_in(jax.random.fold_in(key, place), self._draws % 2**16)
+
+    @property
+    def step_number(self) -> Any:
+        """How many steps have been taken."""
+        return self.moment.number
+
+    # What needs what.
+
+    def _nodes(self, section: Section, names: Iterable[str]) -> Iterator[Node]:
+        for name in names:
+            if name in section.elements or name in section.needs:
+                yield section, name
+
+    def needs(self, node: Node, *, initial: bool | None = None) -> Iterator[Node]:
+        """What a node is computed from; of what is remembered: at the start, at each step, or (None) both."""
+        section, name = node
+        if name in section.elements:
+            if section.key + name not in self._overrides:
+                yield from self._nodes(section, section.elements[name].needs)
+            return
+        needs = section.needs[name]
+        held = section.namespace.get(name)
+        if isinstance(held, Macro):
+            yield held.inner, held.result
+        if initial is not False:
+            yield from self._nodes(section, needs.initial)
+        if initial is not True or isinstance(held, Macro):
+            yield from self._nodes(section, needs.step)
+
+    def closure(self, nodes: Iterable[Node], *, initial: bool | None = None) -> list[Node]:
+        """Nodes and all that they are computed from, each after what it needs, where there is no circle."""
+        found: dict[str, Node] = {}
+        seen: set[str] = set()
+        stack: list[tuple[Node, Iterator[Node]]] = []
+
+        def push(node: Node) -> None:
+            key = node[0].key + node[1]
+            if key not in seen:
+                seen.add(key)
+                stack.append((node, self.needs(node, initial=initial)))
+
+        for root in nodes:
+            push(root)
+            while stack:
+                node, waiting = stack[-1]
+                following = next(waiting, None)
+                if following is None:
+                    stack.pop()
+                    found[node[0].key + node[1]] = node
+                else:
+                    push(following)
+        return list(found.values())
+
+    def changes(self, node: Node) -> bool:
+        """Whether a variable changes over time."""
+        key = node[0].key + node[1]
+        if key not in self._changing:
+            for part, name in self.closure([node], initial=True):
+                inner = part.key + name
+                if inner not in self._changing:
+                    self._changing[inner] = self._changes_itself(part, name) or any(
+                        self._changing.get(other[0].key + other[1], False)
+                        for other in self.needs((part, name), initial=True)
+                        if not isinstance(part.namespace.get(name), Initial)
+                    )
+        return self._changing[key]
+
+    def _changes_itself(self, section: Section, name: str) -> bool:
+        element = section.elements.get(name)
+        if element is None:
+            return not isinstance(section.namespace.get(name), Initial)
+        override = self._overrides.get(section.key + name)
+        if override is not None:
+            return isinstance(override, Knots)
+        return name == "time" or element.draws or "time" in element.needs
+
+    # The start.
+
+    def state_of(self, stateful: Stateful) -> Any:
+        """The state of a stock or delay at this moment; at the start it is worked out when it is asked for."""
+        if stateful.key not in self.states:
+            if self.moment.stage != "Initialization":
+                raise Unsupported("a setting of the run that depends on a stock", stateful.key)
+            self.states[stateful.key] = self._started(stateful)
+        return self.states[stateful.key]
+
+    def _started(self, stateful: Stateful) -> Any:
+        if stateful.key in self._running:
+            raise Unsupported("stocks that need each other's start", stateful.key)
+        self._running[stateful.key] = None
+        before = self.moment
+        self.moment = self._begun if stateful.key in self._restarted else self._origin
+        try:
+            with exactly(stateful.key in self._exact):
+                given = self._given(stateful)
+                return stateful.initial() if given is None else stateful.initial(given)
+        finally:
+            self.moment = before
+            del self._running[stateful.key]
+
+    def _given(self, stateful: Stateful) -> Named | None:
+        """What the caller starts a stock with; of one that has several equations, the part of this one."""
+        name = self._givers.get(stateful.key)
+        if name is None:
+            return None
+        whole = (self.inputs.initial or {})[name]
+        if len(self.main.elements[name].needs) == 1:
+            return whole
+        stateful.initial()
+        coords, dims = stateful._coords, stateful._dims
+        part = whole.loc[tuple(list(labels) for labels in coords.values())]
+        return Named(part.data, coords, dims)
+
+    def _prepare_start(self, needed: Sequence[Node]) -> None:
+        """As PySD does: all at the model's own start; then, at the one asked for, what is given and depends on that."""
+        self._givers = {
+            held.key: name
+            for name in self.inputs.initial or {}
+            for need in self.main.elements[name].needs
+            if isinstance(held := self.main.namespace.get(need), Stateful)
+        }
+        self._origin = Moment(float(self._own_start), "Initialization")
+        self._begun = Moment(float(self.start), "Initialization")
+        self._restarted = set(self._givers)
+        for section, name in needed:
+            held = section.namespace.get(name)
+            if isinstance(held, Stateful) and self._givers and held.key not in self._restarted:
+                reached = self.closure(self._nodes(section, section.needs[name].initial), initial=True)
+                if any(part.key + other in self._givers for part, other in reached):
+                    self._restarted.add(held.key)
+
+    # The run.
+
+    def ticks(self) -> Ticks:
+        """The times of the run."""
+
+        def at(name: str) -> Callable[[float], float]:
+            def read(t: float) -> float:
+                self.moment = Moment(t, "Run")
+                return float(known(self.control(name), name.replace("_", " ")))
+
+            if any(self.changes(node) for node in self._nodes(self.main, (name,))) and self._own(name):
+                return read
+            value = read(float(self.start))
+            return lambda _: value
+
+        return ticks(float(self.start), at("time_step"), at("final_time"), at("saveper"), self.settings.stamps)
+
+    def _own(self, name: str) -> bool:
+        given = self.settings.end if name == "final_time" else getattr(self.settings, name)
+        return given is None
+
+    def run(self, columns: Sequence[str], clock: Ticks, integrator: str = "euler") -> dict[str, tuple[Any, Named]]:
+        """Column -> its values, with an axis of times first, of the length of `Ticks.saved`; and its other axes."""
+        roots = [(self.main, column) for column in columns]
+        needed = self.closure(roots)
+        cutting = [node for node in needed if node[1] in node[0].elements and node[0].elements[node[1]].cuts]
+        self._exact = frozenset(section.key + name for section, name in self.closure(cutting))
+        held = {
+            section.namespace[name].key: section.namespace[name]
+            for section, name in needed
+            if isinstance(section.namespace.get(name), Stateful) and name not in section.elements
+        }
+        self.steps = int(clock.saved[-1]) if len(clock.saved) else 0
+        self._prepare_start(needed)
+        self.moment = self._begun
+        for stateful in held.values():
+            self.state_of(stateful)
+        fixed = {key: self.states.pop(key) for key, stateful in held.items() if isinstance(stateful, Initial)}
+        self._fixed = fixed
+        moving = {key: stateful for key, stateful in held.items() if key not in fixed}
+        self.moment = Moment(float(self.start), "Run")
+        self.states = {**self.states, **fixed}
+        for node in needed:
+            if node[1] in node[0].elements and not self.changes(node) and not self._called_with(node):
+                self.value(*node)
+        order = [n for n in needed if n[1] in n[0].elements and self.changes(n) and not self._called_with(n)]
+        return _Integration(self, moving, order, columns, clock, integrator).run()
+
+    def _called_with(self, node: Node) -> bool:
+        """Whether a variable takes an argument."""
+        return bool(node[0].elements[node[1]].function.__code__.co_argcount)
+
+    @contextmanager
+    def at(self, time: Any, number: Any, states: Mapping[str, Any]) -> Iterator[None]:
+        """A moment of the run, with the states of it."""
+        before = self.moment, self.states
+        self.moment, self.states = Moment(time, "Run", number), {**self._fixed, **states}
+        try:
+            yield
+        finally:
+            self.moment, self.states = before
+
+    @property
+    def cuts(self) -> bool:
+        """Whether numbers are cut to whole ones, by `exactly` computed quotients."""
+        return bool(self._exact)
+
+    def exact(self, stateful: Stateful) -> exactly:
+        """How divisions are computed in what a stock is changed by."""
+        return exactly(stateful.key in self._exact)
+
+
+class _Integration:
+    """The steps of a run."""
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        statefuls: Mapping[str, Stateful],
+        order: Sequence[Node],
+        columns: Sequence[str],
+        clock: Ticks,
+        integrator: str,
+    ) -> None:
+        self._simulation, self._statefuls, self._order = simulation, statefuls, order
+        self._clock, self._integrator = clock, integrator
+        main = simulation.main
+        fixed = [name for name in columns if not simulation.changes((main, name))]
+        self._constant = {name: simulation.value(main, name) for name in fixed}
+        self._columns = [name for name in columns if name not in self._constant]
+        self._axes: dict[str, Named] = {}
+
+    def run(self) -> dict[str, tuple[Any, Named]]:
+        clock, saved = self._clock, self._clock.saved
+        found: dict[str, Any] = {}
+        if len(saved) and self._columns:
+            states = self._entangled({key: self._simulation.states[key] for key in self._statefuls})
+            states = self._advanced(states, 0, int(saved[0]))
+            first = self._read(states, clock.times[saved[0]], clock.steps[saved[0]], int(saved[0]))
+            found = jax.tree.map(lambda a: a[None], first)
+            if len(saved) > 1:
+                rest = self._rest(states)
+                found = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), found, rest)
+        for name, value in self._constant.items():
+            self._axes[name] = value
+            data = jnp.asarray(value.data)
+            found[name] = jnp.broadcast_to(data, (len(saved), *data.shape))
+        return {name: (data, self._axes[name]) for name, data in found.items()}
+
+    def _rest(self, states: Any) -> Any:
+        """What is read at all saved times but the first."""
+        saved = self._clock.saved
+        gaps = np.diff(saved)
+        unit = int(np.gcd.reduce(gaps))
+        first, last = int(saved[0]), int(saved[-1])
+
+        def stretch(states: Any, ticks: Any) -> Any:
+            states = self._scanned(states, jax.tree.map(lambda a: a[:-1], ticks)) if unit > 1 else states
+            time, step, number = jax.tree.map(lambda a: a[-1], ticks)
+            return self._stepped(states, time, step, number)
+
+        def body(states: Any, ticks: Any) -> Any:
+            inner, (time, step, number) = ticks
+            states = stretch(states, inner)
+            return states, self._read(states, time, step, number)
+
+        shaped = jax.tree.map(lambda a: a.reshape(-1, unit), self._ticks(first, last))
+        ends = self._ticks(first + unit, last + 1, unit)
+        _, read = jax.lax.scan(body, states, (shaped, ends))
+        wanted = (np.cumsum(gaps) // unit) - 1
+        if len(wanted) < (last - first) // unit:
+            read = jax.tree.map(lambda a: a[wanted], read)
+        return read
+
+    def _ticks(self, first: int, last: int, every: int = 1) -> tuple[Any, Any, Any]:
+        clock = self._clock
+        chosen = slice(first, last, every)
+        return (
+            jnp.asarray(clock.times[chosen], self._dtype),
+            jnp.asarray(clock.steps[chosen], self._dtype),
+            jnp.arange(first, last, every),
+        )
+
+    def _advanced(self, states: Any, first: int, last: int) -> Any:
+        return self._scanned(states, self._ticks(first, last)) if last > first else states
+
+    def _scanned(self, states: Any, ticks: Any) -> Any:
+        return jax.lax.scan(lambda states, tick: (self._stepped(states, *tick), None), states, ticks)[0]
+
+    def _entangled(self, states: Any) -> Any:
+        """The states, each of which depends on all that is given.
+
+        Under `vmap` and `jvp` a scan is traced again for each part of its state that turns out to depend on what is
+        mapped, one after another along a chain of stocks. The selection makes each part mapped where anything is; the
+        barrier gives each a derivative, be it zero. Both are safe for NaN and infinity, and neither costs anything.
+        """
+        given = [array for array in self._simulation.inputs.arrays() if not is_known(array)]
+        floats = [array.dtype for array in given if jnp.issubdtype(array.dtype, jnp.floating)]
+        self._dtype = jnp.result_type(*floats) if floats else jnp.result_type(float)
+        states = jax.tree.map(lambda a: jnp.asarray(a, self._dtype), states)
+        if not given or not jax.tree.leaves(states):
+            return states
+        mapped = jnp.stack([jnp.any(array == array) for array in given]).any()
+        states = jax.tree.map(lambda a: jnp.where(mapped, a, a), states)
+        leaves, tree = jax.tree.flatten(states)
+        entangled = jax.lax.optimization_barrier((*leaves, *given))
+        return jax.tree.unflatten(tree, entangled[: len(leaves)])
+
+    def _compute(self) -> None:
+        for node in self._order:
+            self._simulation.value(*node)
+
+    def _flows(self, states: Any, time: Any, number: Any) -> Any:
+        with self._simulation.at(time, number, states):
+            self._compute()
+            flows = {}
+            for key, stateful in self._statefuls.items():
+                if stateful.flows:
+                    with self._simulation.exact(stateful):
+                        flows[key] = stateful.flow(states[key])
+            return flows
+
+    def _stepped(self, states: Any, time: Any, step: Any, number: Any) -> Any:
+        """The states a step later."""
+        simulation = self._simulation
+        with simulation.at(time, number, states):
+            self._compute()
+            new = {}
+            begun = {}
+            for key, stateful in self._statefuls.items():
+                with simulation.exact(stateful):
+                    if stateful.flows:
+                        begun[key] = stateful.begun(states[key])
+                        new[key] = stateful.flow(begun[key])
+                    else:
+                        new[key] = stateful.updated(states[key])
+        flows = {key: new[key] for key in begun}
+        if self._integrator == "rk4":
+            flows = self._fourth_order(begun, flows, states, time, step, number)
+        for key, flow in flows.items():
+            moved = jax.tree.map(lambda a, b: a + jnp.asarray(b, a.dtype) * step, begun[key], flow)
+            new[key] = self._statefuls[key].settled(moved)
+        return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), states, new)
+
+    def _fourth_order(self, begun: Any, first: Any, states: Any, time: Any, step: Any, number: Any) -> Any:
+        """The mean flow of a step by Runge and Kutta's method of fourth order; what does not flow is held."""
+
+        def at(flows: Any, part: float) -> Any:
+            moved = jax.tree.map(lambda a, b: a + jnp.asarray(b, a.dtype) * (step * part), begun, flows)
+            return self._flows({**states, **moved}, time + step * part, number)
+
+        second = at(first, 0.5)
+        third = at(second, 0.5)
+        fourth = at(third, 1.0)
+        return jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, first, second, third, fourth)
+
+    def _read(self, states: Any, time: Any, step: Any, number: Any) -> Any:  # noqa: ARG002
+        simulation = self._simulation
+        with simulation.at(jnp.asarray(time, self._dtype), number, states):
+            found = {}
+            for name in self._columns:
+                value = self._axes[name] = simulation.value(simulation.main, name)
+                found[name] = jnp.asarray(value.data, self._dtype)
+            return found

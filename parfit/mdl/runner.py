@@ -1,0 +1,339 @@
+"""How a run is done: compiled where the model and the run can be, else by PySD.
+
+    Request ──▶ Asked ──▶ Programs (compiled/) ──▶ arrays ──▶ frame
+       │                      │ Unsupported, or values that are not finite
+       └──────────────────────┴──▶ Live (PySD) ──▶ frame
+
+Where compiled values are not finite, PySD has the last word: it raises for a division by zero, for example, where
+compiled code gives infinity.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from parfit.core.errors import InvalidInputError, ModelError
+from parfit.core.tracing import frame_of
+from parfit.mdl.catalog import Catalog
+from parfit.mdl.live import Live
+from parfit.mdl.request import Request, is_traced
+from parfit.mdl.source import Source, pysd_module
+
+if TYPE_CHECKING:
+    from parfit.mdl.compiled.program import Asked, Programs, Result
+
+__all__ = ["Runner"]
+
+_log = logging.getLogger("parfit.mdl")
+
+_NO_JAX = "JAX is not installed: pip install 'parfit[jax]'"
+
+# JAX's threads do not survive a fork, and compiled code would wait for them for ever: such a child runs PySD.
+_forked_with_jax = False
+
+
+def _note_fork() -> None:
+    global _forked_with_jax
+    _forked_with_jax = "jax" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A column of the result.
+
+    Attributes
+    ----------
+    name
+        The variable, as a Python identifier.
+    label
+        As the frame is to have it; an address in it is left out of the names of flattened columns.
+    address
+        The labels of one element, in the order of its axes; None for all of it.
+    """
+
+    name: str
+    label: str
+    address: tuple[str, ...] | None = None
+
+
+class Runner:
+    """Does the runs of one model.
+
+    Parameters
+    ----------
+    source
+        The model, complete.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        # Live models at rest. A run takes one out, or builds one, and puts it back if it went well: so no two
+        # threads, and no run inside a run, ever share one. `pop` and `append` of a list are atomic.
+        self._idle: list[Live] = []
+
+    @functools.cached_property
+    def catalog(self) -> Catalog:
+        """The model's names."""
+        live = self._take()
+        catalog = Catalog(live)
+        self._idle.append(live)
+        return catalog
+
+    def _take(self) -> Live:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Live(self._source)
+
+    # What can be compiled.
+
+    @functools.cached_property
+    def unsupported(self) -> tuple[str, ...]:
+        """What keeps the model from being compiled; empty where nothing does."""
+        if not self._source.compile:
+            return ("compile=False, so PySD does all runs",)
+        programs = self._programs
+        if programs is None:
+            return (_NO_JAX,)
+        variables = {v.name: v for v in self.catalog.variables.values() if v.kind != "Lookup"}
+        return tuple(programs.unsupported(list(variables), {name: v.coords for name, v in variables.items()}))
+
+    @functools.cached_property
+    def _programs(self) -> Programs | None:
+        if not self._source.compile or importlib.util.find_spec("jax") is None:
+            return None
+        # Here and not at the top: JAX takes half a second, and a model can be loaded without it.
+        from parfit.mdl.compiled.program import Programs
+
+        return Programs(self._source)
+
+    # Runs.
+
+    def frame(self, request: Request) -> Any:
+        """The frame of a run; its stand-in where values are traced."""
+        if request.traced:
+            return self._traced_frame(request)
+        if not (self._source.noisy or request.functions or not request.flatten_output):
+            found = self._compiled(request)
+            if found is not None:
+                return self._laid_out(request, found)
+        live = self._take()
+        frame = live.run(request)
+        self._idle.append(live)
+        return request.relabelled(frame)
+
+    def arrays(self, request: Request) -> dict[str, Any]:
+        """Label to an array over time and the variable's subscripts."""
+        result = self._traced(request) if request.traced else self._compiled(request, noise=True)
+        if result is not None:
+            _check_times(result)
+            places = _places(request, result.clock.labels)
+            return {
+                c.label: _addressed(result.values[c.name], result.coords[c.name], c.address)[places]
+                for c in self._columns(request)
+            }
+        frame = self.frame(replace(request, flatten_output=True))
+        return self._of_frame(request, frame)
+
+    def _compiled(self, request: Request, *, noise: bool = False) -> Result | None:
+        """A compiled run; None where it is PySD's."""
+        if self._programs is None or request.functions or _forked_with_jax:
+            return None
+        from parfit.mdl.compiled.unsupported import Unsupported
+
+        try:
+            result = self._programs.run(self._asked(request, noise=noise))
+        except Unsupported as reason:
+            _log.info("run through PySD: %s", reason)
+            return None
+        if result.clock.skipped or not len(result.clock.saved):
+            return None
+        finite = all(np.isfinite(values).all() for values in result.values.values())
+        return result if finite else None
+
+    def _traced(self, request: Request) -> Result:
+        from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
+
+        programs = self._programs
+        assert programs is not None  # who traces has JAX
+        try:
+            return programs.traced(self._asked(request, noise=True))
+        except StructuralError as error:
+            raise ModelError(f"this run cannot be traced: {error}. Give that parameter as a plain number.") from error
+        except Unsupported as error:
+            raise ModelError(f"this run cannot be compiled, and PySD cannot be traced: {error}") from error
+
+    def _traced_frame(self, request: Request) -> Any:
+        result = self._traced(request)
+        _check_times(result)
+        import jax.numpy as jnp
+
+        names, parts = self._flattened(request, result)
+        index = pd.Index(result.clock.labels, name="time")
+        frame = frame_of(jnp.concatenate(parts, axis=1), index, pd.Index(names))
+        if frame is None:
+            raise ModelError("Model.run gives a pandas frame, which JAX cannot trace: use Model.simulate")
+        return frame
+
+    # A request in the words of the compiled engine.
+
+    def _asked(self, request: Request, *, noise: bool) -> Asked:
+        from parfit.mdl.compiled.program import Asked
+        from parfit.mdl.compiled.simulation import Inputs, Settings
+
+        settings = Settings(
+            request.start,
+            request.final_time,
+            request.time_step,
+            request.saveper,
+            None if request.timestamps is None else tuple(request.timestamps),
+        )
+        params = {name: self._param(name, value) for name, value in request.params.items()}
+        initial = None
+        if request.initial is not None:
+            initial = {name: self._number(name, value) for name, value in request.initial.items()}
+        columns = tuple(dict.fromkeys(column.name for column in self._columns(request)))
+        seed = request.seed if noise and self._source.noisy else None
+        return Asked(settings, Inputs(params, initial), columns, request.integrator, seed)
+
+    def _number(self, name: str, value: Any) -> Any:
+        from parfit.mdl.compiled.named import Named
+
+        coords = self.catalog.variables[name].coords
+        return Named(self._laid(name, value), coords, list(coords))
+
+    def _laid(self, name: str, value: Any) -> Any:
+        """A value over the axes of a variable: as PySD lays out an xarray array."""
+        coords = self.catalog.variables[name].coords
+        if hasattr(value, "dims") and coords:
+            whole = {dim: list(labels) for dim, labels in coords.items()}
+            return pysd_module("pysd.py_backend.utils").rearrange(value, list(coords), whole).values
+        return value
+
+    def _param(self, name: str, value: Any) -> Any:
+        from parfit.mdl.compiled.tables import Knots
+
+        variable = self.catalog.variables[name]
+        if isinstance(value, pd.Series):
+            shape = variable.shape
+            y = np.stack([np.broadcast_to(self._laid(name, entry), shape) for entry in value]).astype(float)
+            return Knots(np.asarray(value.index, float), y, variable.coords, tuple(variable.coords))
+        if variable.knots is not None and is_traced(value) and np.ndim(value):
+            return Knots(np.asarray(variable.knots), value, variable.coords, tuple(variable.coords))
+        return self._number(name, value)
+
+    # Columns.
+
+    def _columns(self, request: Request) -> list[_Column]:
+        if request.columns is None or isinstance(request.columns, str):
+            return self._all_columns(request)
+        labels = request.labels or request.columns
+        return [self._column(asked, label) for asked, label in zip(request.columns, labels, strict=True)]
+
+    def _column(self, asked: str, label: str) -> _Column:
+        found = self.catalog.find(asked)
+        if found is not None:
+            return _Column(found.name, label)
+        base, address = asked[:-1].split("[", 1)
+        found = self.catalog.find(base)
+        assert found is not None  # the request has been checked
+        return _Column(found.name, label, tuple(part.strip() for part in address.split(",")))
+
+    def _all_columns(self, request: Request) -> list[_Column]:
+        """What PySD returns for all, or for ``"step"``: what changes over time."""
+        variables = [v for v in self.catalog.variables.values() if v.kind != "Lookup" and v.name != "time"]
+        if request.columns == "step":
+            assert self._programs is not None
+            changing = self._changing(tuple(sorted((n, type(v).__name__) for n, v in request.params.items())))
+            variables = [v for v in variables if v.name in changing]
+        return [_Column(v.name, v.real_name) for v in variables]
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - a runner lives as long as its model
+    def _changing(self, params: tuple[tuple[str, str], ...]) -> frozenset[str]:
+        assert self._programs is not None
+        names = [v.name for v in self.catalog.variables.values() if v.kind != "Lookup"]
+        return self._programs.changing(names, dict(params))
+
+    # Results.
+
+    def _laid_out(self, request: Request, result: Result) -> pd.DataFrame:
+        names, parts = self._flattened(request, result)
+        matrix = np.concatenate(parts, axis=1) if parts else np.zeros((len(result.clock.labels), 0))
+        frame = pd.DataFrame(matrix, index=pd.Index(result.clock.labels, name="time"), columns=names)
+        whole = [c.label for c in self._columns(request) if c.name in result.whole and c.label in names]
+        return frame.astype(dict.fromkeys(whole, int)) if whole else frame
+
+    def _flattened(self, request: Request, result: Result) -> tuple[list[str], list[Any]]:
+        """The names of a frame's columns, each once, and their values as matrices."""
+        names: dict[str, None] = {}
+        parts = []
+        for column in self._columns(request):
+            coords = result.coords[column.name]
+            values = _addressed(result.values[column.name], coords, column.address)
+            values = values.reshape(len(values), -1)
+            own = _flat_names(column, coords)
+            new = [i for i, name in enumerate(own) if name not in names]
+            parts.append(values if len(new) == len(own) else values[:, new])
+            names.update(dict.fromkeys(own))
+        return list(names), parts
+
+    def _of_frame(self, request: Request, frame: pd.DataFrame) -> dict[str, Any]:
+        """The arrays of a frame that PySD made."""
+        places = _places(request, np.asarray(frame.index))
+        found = {}
+        for column in self._columns(request):
+            variable = self.catalog.variables[column.name]
+            names = _flat_names(column, variable.coords)
+            shape = () if column.address else variable.shape
+            found[column.label] = frame[names].to_numpy(float).reshape(len(frame), *shape)[places]
+        return found
+
+
+def _check_times(result: Result) -> None:
+    if result.clock.skipped or not len(result.clock.saved):
+        some = ", ".join(f"{time:g}" for time in result.clock.skipped[:5])
+        raise InvalidInputError(
+            f"times {some} fall on no step of the run, which goes from {result.clock.times[0]:g} to "
+            f"{result.clock.times[-1]:g} by {result.clock.steps[0]:g}."
+        )
+
+
+def _places(request: Request, labels: Any) -> Any:
+    """Where in a run the times are that were asked for, in the caller's order."""
+    if request.times is None:
+        return slice(None)
+    stamps = request.timestamps or []
+    found = np.searchsorted(stamps, np.asarray(request.times))
+    if len(labels) != len(stamps):
+        raise InvalidInputError(f"of the times {request.times} only {list(labels)} fall on a step of the run.")
+    return int(found) if not np.ndim(request.times) else found
+
+
+def _addressed(values: Any, coords: Mapping[str, Sequence[str]], address: tuple[str, ...] | None) -> Any:
+    for label, labels in zip(address or (), coords.values(), strict=False):
+        values = values[:, list(labels).index(label)]
+    return values
+
+
+def _flat_names(column: _Column, coords: Mapping[str, Sequence[str]]) -> list[str]:
+    """As PySD names columns: an element for each, unless there is but one."""
+    sizes = [len(labels) for labels in coords.values()]
+    if column.address is not None or int(np.prod(sizes)) == 1:
+        return [column.label]
+    stem = re.sub(r"\[.*\]", "", column.label)
+    return [f"{stem}[{','.join(labels)}]" for labels in pd.MultiIndex.from_product(list(coords.values()))]
