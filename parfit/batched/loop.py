@@ -199,7 +199,8 @@ class Loop:
 
     def extras(self, rows: Tree, x: NDArray[Any]) -> Any:
         """What `extra` gives for rows at their solutions, shape (k, n)."""
-        size = self.size_for("extras", len(x))
+        # No program for a single chunk: that of several does it as fast.
+        size = self.size_for("extras", max(len(x), self.width + 1))
         i, order = jax.ShapeDtypeStruct((), np.int32), np.arange(size, dtype=np.int32)
         shapes = (self._many(self.example, size), jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))
         with precision(self.double):

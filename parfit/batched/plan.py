@@ -23,7 +23,7 @@ from parfit.batched.compare import compare
 from parfit.batched.compiled import precision
 from parfit.batched.lane import Lane
 from parfit.batched.loop import Loop, chunk_width
-from parfit.batched.normal import jacobian
+from parfit.batched.normal import pushed_together
 from parfit.batched.starts import Starts, read_starts
 from parfit.batched.tracing.deadline import TracedTooLong, deadline
 from parfit.batched.tracing.feeds import read_feed
@@ -60,20 +60,19 @@ class Bucket:
         The programs.
     m
         The number of residuals, padding included; -1 for a scalar.
+    derivative
+        The program of Jacobians at solutions.
     """
 
     positions: Positions
     length: int
     loop: Loop
     m: int
-
-    @cached_property
-    def _derivative(self) -> Loop:
-        return replace(self.loop, extra=lambda lane, z: jnp.stack(jacobian(lane.objective, z, together=True)[1], 1))
+    derivative: Loop
 
     def jacobians(self, rows: Any, x: NDArray[Any]) -> NDArray[np.float64]:
         """The Jacobians of the residuals of some rows, shape (k, m, n)."""
-        return np.asarray(self._derivative.extras(rows, x), dtype=np.float64)
+        return np.asarray(self.derivative.extras(rows, x), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +302,7 @@ def _buckets(plan: Plan, positions: Positions, solver_for: Callable[[bool], Batc
 
 
 def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[[bool], BatchedSolver]) -> Bucket:
-    empty = Bucket(positions, length, None, -1)  # type: ignore[arg-type]
+    empty = Bucket(positions, length, None, -1, None)  # type: ignore[arg-type]
     rows = plan.rows(empty, positions[:1])
     double = bool(plan.dtype == np.float64)
     with precision(double):
@@ -327,7 +326,12 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     width = chunk_width(numbers, plan.dtype.itemsize)
     key = (found.key, shapes, solver, bounded, double, width, jax.default_backend())
     loop = kept(key, lambda: _loop(found, solver, bounded, example, width, double))
-    return Bucket(positions, length, loop, m)
+    derivative = kept(("derivative", *key), lambda: replace(loop, extra=_jacobian))
+    return Bucket(positions, length, loop, m, derivative)
+
+
+def _jacobian(lane: Lane, z: Any) -> Any:
+    return pushed_together(lane.objective, z)[1].T
 
 
 def _loop(found: Recorded, solver: BatchedSolver, bounded: bool, example: Any, width: int, double: bool) -> Loop:

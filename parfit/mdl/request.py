@@ -280,8 +280,8 @@ def _value(what: str, value: Any, variable: Variable, *, at_start: bool) -> Any:
     """One value as PySD takes it: float, xarray array, and in `params` also Series and callable; or JAX's."""
     if isinstance(value, float):
         return float(value)
-    if hasattr(value, "__jax_array__"):  # what stands for a Series in a trace
-        value = value.__jax_array__()
+    if callable(convert := getattr(value, "__jax_array__", None)):  # what stands for a Series in a trace
+        value = convert()
     if is_traced(value):
         return _traced_value(what, value, variable)
     xarray = sys.modules["xarray"]  # PySD has imported it

@@ -39,13 +39,15 @@ def _if_then_else(condition: Any, chosen: Callable[[], Any], other: Callable[[],
 
 
 def _step(time: Time, height: Any, start: Any) -> Named:
-    return named(height) * (time() + named(time.time_step()) / 2 > start)
+    begun: Named = time() + named(time.time_step()) / 2 > start
+    return begun * named(height)
 
 
 def _ramp(time: Time, slope: Any, start: Any, finish: Any = None) -> Named:
     t = time()
     end = t if finish is None else _smaller(finish, t)
-    return (t + _SMALL > start) * slope * (end - start)
+    grown: Named = (t + _SMALL > start) * named(slope) * (end - named(start))
+    return grown
 
 
 def _smaller(a: Any, b: Any) -> Named:
@@ -203,7 +205,8 @@ def _invert_matrix(matrix: Any) -> Named:
 def _get_time_value(time: Time, relative_to: Any, offset: Any, measure: Any) -> Named:
     if int(known(relative_to, "what GET TIME VALUE is relative to")) or int(known(measure, "a measure of time")):
         raise Unsupported("GET TIME VALUE of anything but the model's own time")
-    return time() + offset
+    then: Named = time() + offset
+    return then
 
 
 def _not_implemented(name: str, *_: Any) -> Named:
