@@ -41,6 +41,8 @@ Tree = Any
 #: level of the cache, and are long enough for what each operation costs to begin.
 _CHUNK_BYTES = 1 << 19
 _LEAST_WIDTH, _MOST_WIDTH = 32, 256
+#: Objectives that integrate over time keep all that they carry, with its derivatives, for each row of a chunk.
+_MOST_INTEGRATING = 128
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
 _STEPS = 8
@@ -54,12 +56,18 @@ _SIZES = (1, 8, 32)
 _staging = Staging()
 
 
-def chunk_width(numbers: int, itemsize: int) -> int:
-    """How many rows go through a step together, for rows of so many numbers of so many bytes; a power of two."""
+def chunk_width(numbers: int, itemsize: int, *, loops: bool = False) -> int:
+    """How many rows go through a step together, for rows of so many numbers of so many bytes; a power of two.
+
+    Parameters
+    ----------
+    loops
+        Whether the objective holds loops.
+    """
     if jax.default_backend() != "cpu":
         return _ACCELERATOR_WIDTH
-    width = _LEAST_WIDTH
-    while width < _MOST_WIDTH and 2 * width * max(numbers, 1) * itemsize <= _CHUNK_BYTES:
+    width, most = _LEAST_WIDTH, _MOST_INTEGRATING if loops else _MOST_WIDTH
+    while width < most and 2 * width * max(numbers, 1) * itemsize <= _CHUNK_BYTES:
         width *= 2
     return width
 

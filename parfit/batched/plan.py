@@ -323,7 +323,7 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     bounded = bool(np.isfinite(starts.lower).any() or np.isfinite(starts.upper).any())
     numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
     shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
-    width = chunk_width(numbers, plan.dtype.itemsize)
+    width = chunk_width(numbers, plan.dtype.itemsize, loops=found.loops)
     key = (found.key, shapes, solver, bounded, double, width, jax.default_backend())
     loop = kept(key, lambda: _loop(found, solver, bounded, example, width, double))
     derivative = kept(("derivative", *key), lambda: replace(loop, extra=_jacobian))
