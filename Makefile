@@ -1,4 +1,4 @@
-# make demo   fit 40 counties, print a table, write out/        COUNTIES=all or a number; WORKERS=a number
+# make demo   fit all counties, 40 also by the recipe, write out/        COUNTIES=, RECIPE=, WORKERS=a number
 # make test   everything that must hold: lint, types, import contracts, tests         PYTEST="options"
 # make lint   the same without the tests
 # make clean  remove what make has made
@@ -7,12 +7,14 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-COUNTIES ?= 40
+COUNTIES ?= all
+RECIPE ?= 40
 OUT ?= out
 PYTEST ?= -n 2 --dist loadfile
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml setup.py
+comma = ,
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test lint ruff types contracts clean
@@ -21,7 +23,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/county_demo.py --counties $(COUNTIES) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
+	$(BIN)/python examples/county_demo.py --counties $(COUNTIES) --recipe $(RECIPE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST)
@@ -42,7 +44,7 @@ contracts: $(VENV)/.dev
 
 $(VENV)/.demo: $(VENV)/.venv $(SOURCES)
 	@if [ -e $(VENV)/.dev ] && ! [ pyproject.toml -nt $(VENV)/.dev ]; then touch $@; \
-	else $(call install,plot); fi
+	else $(call install,jax$(comma)plot); fi
 
 $(VENV)/.dev: $(VENV)/.venv $(SOURCES)
 	@$(call install,dev)

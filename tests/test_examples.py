@@ -21,11 +21,17 @@ SAYS = {
     "global_method.py": ["differential_evolution", "24 of 24 frequencies found"],
     "sharded_data.py": ["third  run", "SciPy [ 1.5 -0.7  0.3]", "SPSA  [ 1.5 -0.7  0.3]"],
     "async_map_closure.py": ["the same results, in the same order: True", "ZeroDivisionError: division by zero"],
+    "epidemic.py": ["300 of 300 regions converged, engine batch", "first infectious", "SciPy in a loop, 3 regions"],
+    "predator_prey.py": ["rk4: ", "euler: ", "300 of 300 plots converged", "engine batch", "in interval"],
 }
+
+NEED_JAX = {"epidemic.py", "predator_prey.py"}
 
 
 @pytest.mark.parametrize("name", SAYS)
 def test_script(name: str, tmp_path: Path) -> None:
+    if name in NEED_JAX:
+        pytest.importorskip("jax", reason="needs the extra 'jax'")
     printed = run_script(EXAMPLES / name, cwd=tmp_path)
     assert [text for text in SAYS[name] if text not in printed] == [], printed
     assert not list(tmp_path.iterdir())
@@ -41,28 +47,41 @@ def demo_has_written(folder: Path, printed: str, counties: pd.DataFrame) -> None
     assert (folder / "loss_histogram.png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in (folder / "loss_histogram.svg").read_text(encoding="utf-8")
     assert sorted(os.listdir(folder)) == ["county_params.csv", "loss_histogram.png", "loss_histogram.svg"]
-    wanted = ("2 counties in", "median", "the fit misses them by", "2 fits of 9 parameters", "converged", "Written:")
+    wanted = (
+        "3 fits of 9 parameters",
+        "engine batch",
+        "met within 1e-6",
+        "2 of them by the recipe",
+        "times faster",
+        "Written:",
+    )
     assert [text for text in wanted if text not in printed] == []
 
 
 def test_county_demo(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
     script = EXAMPLES / "county_demo.py"
-    printed = run_script(script, "--counties", "2", "--out", "new/out", cwd=tmp_path, PARFIT_CENSUS_CSV="")
-    assert "2 synthetic counties" in printed
-    assert "True rates" in printed
-    demo_has_written(tmp_path / "new" / "out", printed, load_synthetic().head(2))
+    printed = run_script(
+        script, "--counties", "3", "--recipe", "2", "--out", "new/out", cwd=tmp_path, PARFIT_CENSUS_CSV=""
+    )
+    assert "3 synthetic counties" in printed
+    assert "true median" in printed
+    demo_has_written(tmp_path / "new" / "out", printed, load_synthetic().head(3))
 
 
 @pytest.mark.census
 @pytest.mark.skipif(not os.environ.get("PARFIT_CENSUS_CSV"), reason="PARFIT_CENSUS_CSV is not set")
 def test_county_demo_of_real_counties(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
+    pytest.importorskip("jax", reason="needs the extra 'jax'")
     census = str(Path(os.environ["PARFIT_CENSUS_CSV"]).absolute())
     script = EXAMPLES / "county_demo.py"
-    printed = run_script(script, "--counties", "2", "--workers", "1", cwd=tmp_path, PARFIT_CENSUS_CSV=census)
-    assert "2 real counties, Aging_Chain.mdl, 1 worker\n" in printed
-    demo_has_written(tmp_path / "out", printed, load_census().head(2))
+    chosen = ("--counties", "3", "--recipe", "2", "--workers", "1")
+    printed = run_script(script, *chosen, cwd=tmp_path, PARFIT_CENSUS_CSV=census)
+    assert "3 real counties, Aging_Chain.mdl: " in printed
+    assert "in 1 worker\n" in printed
+    demo_has_written(tmp_path / "out", printed, load_census().head(3))
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "many", "1.5"])

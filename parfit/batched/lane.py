@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from parfit.batched.normal import pushed_together
 
 __all__ = ["Lane"]
 
@@ -53,15 +54,20 @@ class Lane:
         """What is minimised, and its gradient, shape (n,)."""
         if not self.forward:
             return jax.value_and_grad(self.cost)(x)
-        push: Any = jax.vmap(lambda e: jax.jvp(self.cost, (x,), (e,)), out_axes=(None, 0))
-        cost, gradient = push(jnp.eye(len(x), dtype=x.dtype))
-        return cost, gradient
+        return pushed_together(self.cost, x)
 
     def hessian(self, x: Array) -> Array:
         """The Hessian of what is minimised, shape (n, n)."""
-        gradient = lambda z: self.cost_and_gradient(z)[1]  # noqa: E731
-        push: Any = jax.vmap(lambda e: jax.jvp(gradient, (x,), (e,))[1])
-        columns: Array = push(jnp.eye(len(x), dtype=x.dtype))
+        basis = jnp.eye(len(x), dtype=x.dtype)
+
+        def gradient(z: Array) -> Array:
+            if not self.forward:
+                backwards: Array = jax.grad(self.cost)(z)
+                return backwards
+            forwards: Array = jax.vmap(lambda e: jax.jvp(self.cost, (z,), (e,))[1])(basis)
+            return forwards
+
+        columns: Array = jax.vmap(lambda e: jax.jvp(gradient, (x,), (e,))[1])(basis)
         return columns
 
     def held(self, x: Array, g: Array) -> Array:

@@ -55,19 +55,19 @@ def pushed_together(function: Residuals, z: Array) -> tuple[Array, Array]:
         value: Array = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(z)[0]
         return value
 
-    @custom_vmap
-    def push(z: Array, *constants: Array) -> Any:
+    def push_row(z: Array, *constants: Array) -> Any:
         return jax.vmap(lambda e: jax.jvp(lambda y: run(y, *constants), (z,), (e,)), out_axes=(None, 0))(basis)
 
-    @push.def_vmap
     def push_rows(rows: int, mapped: list[bool], z: Array, *constants: Array) -> Any:
         z = z if mapped[0] else jnp.broadcast_to(z, (rows, *z.shape))
         axes = (0, *(0 if own else None for own in mapped[1:]))
         many = lambda y: jax.vmap(run, axes)(y, *constants)  # noqa: E731
-        along = lambda e: jax.jvp(many, (z,), (jnp.broadcast_to(e, z.shape),))  # noqa: E731
+        along: Any = lambda e: jax.jvp(many, (z,), (jnp.broadcast_to(e, z.shape),))  # noqa: E731
         value, columns = jax.vmap(along, out_axes=(None, 0))(basis)
         return (value, jnp.swapaxes(columns, 0, 1)), (True, True)
 
+    push: Any = custom_vmap(push_row)
+    push.def_vmap(push_rows)
     value, columns = push(z, *closed.consts)
     return value, columns
 

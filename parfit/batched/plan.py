@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +41,8 @@ Positions = NDArray[np.intp]
 #: Padding may add so many numbers before shapes of their own are compiled: what they cost is less than a compilation.
 _PADDING = 4_000_000
 _LEAST_LENGTH = 8
+#: Up to so many parameters, gradients of objectives with loops are taken forwards.
+_FORWARD = 32
 #: How long tracing may take where the ordinary engine will do, s.
 _TRACING_S = 5.0
 
@@ -337,7 +338,10 @@ def _jacobian(lane: Lane, z: Any) -> Any:
 def _loop(found: Recorded, solver: BatchedSolver, bounded: bool, example: Any, width: int, double: bool) -> Loop:
     def lane(row: Any) -> Lane:
         objective = lambda z: found.function({**_seen(row), "start": z})  # noqa: E731
-        return Lane(row["start"], row["lower"], row["upper"], objective, found.loops, bounded, found.skips)
+        start = row["start"]
+        # Backwards through a loop, all that it carries would be kept for each of its steps.
+        forward = found.skips or (found.loops and len(start) <= _FORWARD)
+        return Lane(start, row["lower"], row["upper"], objective, found.loops, bounded, forward)
 
     extra = None if solver.residuals or solver.name == "Nelder-Mead" else Lane.hessian
     return Loop(solver, lane, extra, example, width, double)

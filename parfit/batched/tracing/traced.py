@@ -12,9 +12,10 @@ from jax import Array
 from numpy.typing import NDArray
 
 from parfit.batched.tracing.feeds import Feed
-from parfit.batched.tracing.standins import Row, Table, unwrap
+from parfit.batched.tracing.standins import Row, Run, Table, unwrap
 from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.nodes import ArrayNode, DictNode, FrameNode, Node, ScalarNode, SequenceNode, SeriesNode
+from parfit.core.tracing import offering
 
 __all__ = ["Traced", "parameters_from"]
 
@@ -76,7 +77,8 @@ class Traced:
 
     def __call__(self, z: Array, full: Array | None, leaves: Any) -> Array:
         """The residuals, shape (m,), 0 where they are padding; or the scalar to be minimised."""
-        value = as_array(self.function(self.params(z, full), self.feed.rebuilt(leaves), *self.args))
+        with offering(Run):
+            value = as_array(self.function(self.params(z, full), self.feed.rebuilt(leaves), *self.args))
         value = value.astype(jnp.promote_types(value.dtype, z.dtype))
         if value.ndim == 0:
             return self.sign * value

@@ -64,6 +64,8 @@ class _Pending:
 
     def __init__(self, shape: tuple[int, ...], base: Data) -> None:
         self.shape = shape
+        # What is put in is of the kind that is there, as in NumPy.
+        self.kind = bool if base.dtype == bool else float
         self.places = np.arange(math.prod(shape)).reshape(shape)
         # For each entry the piece that it comes from, counted through all pieces.
         self.sources = np.zeros(shape, int)
@@ -73,8 +75,10 @@ class _Pending:
 
     def put(self, places: np.ndarray[Any, Any], data: Data) -> None:
         if is_known(data):
-            piece: Data = np.broadcast_to(np.asarray(data), places.shape).reshape(-1)
+            piece: Data = np.broadcast_to(np.asarray(data, self.kind), places.shape).reshape(-1)
         else:
+            alike = jnp.issubdtype(data.dtype, jnp.floating if self.kind is float else bool)
+            data = data if alike else data.astype(self.kind)
             piece = jnp.broadcast_to(data, places.shape).reshape(-1)
         self.sources.reshape(-1)[places.reshape(-1)] = self.count + np.arange(places.size)
         self.pieces.append(piece)

@@ -193,8 +193,11 @@ class Section:
         for name, function in (arguments or {}).items():
             self._argue(self.namespace["_params"][name], function)
         for name, value in list(self.namespace.items()):
-            if isinstance(value, (Stateful, Table)):
+            if isinstance(value, Stateful):
                 value.section, value.key = self, key + name
+            elif isinstance(value, Table):
+                # As PySD calls what it holds, which for data from the user's files is not the name in the text.
+                value.section, value.key = self, key + value.py_name
         self.macros = {name: m for name, m in sorted(self.namespace.items()) if isinstance(m, Macro)}
         for macro in self.macros.values():
             macro.bind(self)

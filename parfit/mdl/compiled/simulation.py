@@ -259,7 +259,8 @@ class Simulation:
     # What needs what.
 
     def _nodes(self, section: Section, names: Iterable[str]) -> Iterator[Node]:
-        for name in names:
+        # In an order that is the same in every process, so that the program is the same text, and is found again.
+        for name in sorted(names):
             if name in section.elements or name in section.needs:
                 yield section, name
 
@@ -534,20 +535,19 @@ class _Integration:
         """The states, each of which depends on all that is given.
 
         Under `vmap` and `jvp` a scan is traced again for each part of its state that turns out to depend on what is
-        mapped, one after another along a chain of stocks. The selection makes each part mapped where anything is; the
-        barrier gives each a derivative, be it zero. Both are safe for NaN and infinity, and neither costs anything.
+        mapped, one after another along a chain of stocks. What is never selected makes each part, and its derivatives,
+        depend on everything; it is safe for NaN and infinity, and XLA leaves it out.
         """
         given = [array for array in self._simulation.inputs.arrays() if not is_known(array)]
-        floats = [array.dtype for array in given if jnp.issubdtype(array.dtype, jnp.floating)]
+        floats = [array for array in given if jnp.issubdtype(array.dtype, jnp.floating)]
         self._dtype = jnp.result_type(*floats) if floats else jnp.result_type(float)
         states = jax.tree.map(lambda a: jnp.asarray(a, self._dtype), states)
-        if not given or not jax.tree.leaves(states):
+        if not given:
             return states
-        mapped = jnp.stack([jnp.any(array == array) for array in given]).any()
-        states = jax.tree.map(lambda a: jnp.where(mapped, a, a), states)
-        leaves, tree = jax.tree.flatten(states)
-        entangled = jax.lax.optimization_barrier((*leaves, *given))
-        return jax.tree.unflatten(tree, entangled[: len(leaves)])
+        everything = sum(jnp.sum(array) for array in given).astype(self._dtype)
+        return jax.tree.map(
+            lambda a: jax.lax.select(jnp.zeros(a.shape, bool), jnp.broadcast_to(everything, a.shape), a), states
+        )
 
     def _compute(self) -> None:
         for node in self._order:

@@ -2,6 +2,7 @@
 
 Row       a row of a table, or a Series of parameters
 Table     a frame of parameters
+Run       the frame of a model's run
 Group     the frame of a group, made of `Column`s; `Padded` is the array of one that has padding
     Opaque    what is no number, such as text
 """
@@ -15,10 +16,11 @@ from parfit.batched.tracing.standins.group import Group
 from parfit.batched.tracing.standins.opaque import Opaque
 from parfit.batched.tracing.standins.padded import Padded
 from parfit.batched.tracing.standins.row import Row
+from parfit.batched.tracing.standins.run import Run
 from parfit.batched.tracing.standins.table import Table
 from parfit.batched.tracing.standins.vector import Array, Vector
 
-__all__ = ["Column", "Group", "Opaque", "Padded", "Row", "Table", "unwrap"]
+__all__ = ["Column", "Group", "Opaque", "Padded", "Row", "Run", "Table", "unwrap"]
 
 
 def unwrap(value: Any) -> tuple[Any, Array | None]:
