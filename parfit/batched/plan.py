@@ -273,6 +273,11 @@ def _reason(found: list[Exception]) -> Untraceable:
         return Untraceable(
             "the objective cannot be traced: it assigns into an array, and a compiled function builds it"
         )
+    if "__jax_array__" in str(exc):
+        return Untraceable(
+            "the objective cannot be traced: a column of a group is the index into an array; jnp.take(array, column) "
+            "can be compiled"
+        )
     first = next((line for line in str(exc).splitlines() if line.strip()), "")
     return Untraceable(f"the objective cannot be traced: {type(exc).__name__}: {first[:200]}")
 

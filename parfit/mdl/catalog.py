@@ -135,8 +135,8 @@ class Catalog:
         as_in_file = isinstance(name, str) and (" " in name or name != name.lower())
         refuse_unknown(what, name, [v.real_name if as_in_file else v.name for v in found])
 
-    def parameter(self, name: object) -> Variable:
-        """The variable of that name, where `params` may set it."""
+    def parameter(self, name: object, start: str = "initial_condition") -> Variable:
+        """The variable of that name, where `params` may set it; `start` is the argument that sets a stock."""
         variables = self.variables.values()
         found = self.find(name)
         if found is None:
@@ -145,22 +145,23 @@ class Catalog:
         if found.is_stock:
             raise InvalidInputError(
                 f"{name!r} is a stock: params does not set it. Give its value at the start as "
-                f"initial_condition=(time, {{{name!r}: value}})."
+                f"{start}=(time, {{{name!r}: value}})."
             )
         if found.name in _CONTROLS:
             raise InvalidInputError(
-                f"{name!r} is a setting of the simulation, not a parameter: use {_CONTROLS[found.name]}."
+                f"{name!r} is a setting of the simulation, not a parameter: use "
+                f"{_CONTROLS[found.name].replace('initial_condition', start)}."
             )
         return found
 
-    def stateful(self, name: object) -> Variable:
-        """The variable of that name, where `initial_condition` may set it."""
+    def stateful(self, name: object, start: str = "initial_condition") -> Variable:
+        """The variable of that name, where the argument `start` may set it."""
         found = self.find(name)
         if found is None:
             return self._refuse("stock", name, (v for v in self.variables.values() if v.is_stock))
         if found.kind != "Stateful":
             raise InvalidInputError(
-                f"{name!r} is not a stock: initial_condition does not set it. Give it as params={{{name!r}: value}}."
+                f"{name!r} is not a stock: {start} does not set it. Give it as params={{{name!r}: value}}."
             )
         return found
 

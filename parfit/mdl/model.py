@@ -13,7 +13,7 @@ import pandas as pd
 from parfit.core.errors import InvalidTypeError, refuse_unknown
 from parfit.mdl.catalog import Catalog
 from parfit.mdl.live import read_data
-from parfit.mdl.request import read_request
+from parfit.mdl.request import SIMULATE, read_request
 from parfit.mdl.runner import Runner
 from parfit.mdl.source import Source, find_model_file, translate
 
@@ -274,7 +274,8 @@ class Model:
             Names of variables, or ``"stock[element]"`` for one element; None for the stocks. ``"Time"`` is a column,
             too.
         final_time, time_step, saveper
-            In place of the model's own, in its unit of time. They cannot be traced.
+            In place of the model's own, in its unit of time. Like `times`, and the time in `initial`, they cannot be
+            traced.
         integrator
             ``"euler"``, as Vensim and PySD have it, or ``"rk4"``, Runge and Kutta's method of fourth order.
         seed
@@ -318,6 +319,7 @@ class Model:
             seed=seed,
             integrator=integrator,
             times=times,
+            words=SIMULATE,
         )
         return self._runner.arrays(request)
 

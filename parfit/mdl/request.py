@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,19 @@ import pandas as pd
 from parfit.core.errors import InvalidInputError, InvalidTypeError, refuse_unknown
 from parfit.mdl.catalog import Catalog, Variable
 
-__all__ = ["Request", "is_traced", "read_request"]
+__all__ = ["RUN", "SIMULATE", "Request", "Words", "is_traced", "read_request"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the arguments are called that `Model.run` and `Model.simulate` have in common."""
+
+    start: str
+    times: str
+
+
+RUN = Words("initial_condition", "return_timestamps")
+SIMULATE = Words("initial", "times")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,20 +113,21 @@ def read_request(
     seed: int = 0,
     integrator: str = "euler",
     times: Any = None,
+    words: Words = RUN,
 ) -> Request:
-    """Check the arguments of `Model.run` against the model's names.
+    """Check the arguments of `Model.run`, or of `Model.simulate`, against the model's names.
 
     Raises
     ------
     UnknownNameError, InvalidInputError, InvalidTypeError
         Nothing has been run.
     """
-    start, initial = _initial(catalog, initial_condition)
+    start, initial = _initial(catalog, initial_condition, words.start)
     columns, labels = _columns(catalog, return_columns)
-    timestamps, final = _timestamps(return_timestamps), _number("final_time", final_time)
-    _check_span(catalog, start, timestamps, final)
+    timestamps, final = _timestamps(return_timestamps, words.times), _number("final_time", final_time)
+    _check_span(catalog, start, timestamps, final, words)
     return Request(
-        params=_values("params", params, catalog.parameter),
+        params=_values("params", params, lambda name: catalog.parameter(name, words.start)),
         start=start,
         initial=initial,
         timestamps=timestamps,
@@ -132,6 +146,8 @@ def read_request(
 def _number(what: str, value: Any) -> float | None:
     if value is None:
         return None
+    if is_traced(value):
+        raise InvalidTypeError(f"{what} cannot be traced: the steps of a run are known while it is compiled.")
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -160,21 +176,30 @@ def _seed(value: Any) -> int:
     return int(value)
 
 
-def _timestamps(value: Any) -> list[float] | None:
+def _timestamps(value: Any, name: str) -> list[float] | None:
     if value is None:
         return None
+    if callable(convert := getattr(value, "__jax_array__", None)):  # what stands for a column in a trace
+        value = convert()
+    if is_traced(value):
+        raise InvalidTypeError(
+            f"{name} cannot be traced: the steps of a run are known while it is compiled. Simulate at all times, and "
+            "take those of a dataset by their positions: jnp.take(values, positions)."
+        )
     try:
         stamps = np.unique(np.asarray(value, dtype=float))
     except (TypeError, ValueError):
-        raise InvalidTypeError(f"return_timestamps must be a number or several, not {value!r}.") from None
+        raise InvalidTypeError(f"{name} must be a number or several, not {value!r}.") from None
     if not stamps.size:
         return None
     if not np.isfinite(stamps).all():
-        raise InvalidInputError(f"return_timestamps must be finite; given: {value!r}.")
+        raise InvalidInputError(f"{name} must be finite; given: {value!r}.")
     return [float(stamp) for stamp in stamps]
 
 
-def _check_span(catalog: Catalog, start: float | None, stamps: list[float] | None, final: float | None) -> None:
+def _check_span(
+    catalog: Catalog, start: float | None, stamps: list[float] | None, final: float | None, words: Words
+) -> None:
     """Refuse times before the start; PySD would leave them out, and say that they fall between steps."""
     if start is None:
         start = catalog.times["initial_time"]
@@ -184,8 +209,8 @@ def _check_span(catalog: Catalog, start: float | None, stamps: list[float] | Non
     close = 1e-5 * (catalog.times["time_step"] or 1.0)
     if early := [stamp for stamp in stamps or () if stamp < start and not np.isclose(stamp, start, close)]:
         raise InvalidInputError(
-            f"return_timestamps {_some(early)} lie before the run's start, {start:g}; it starts elsewhere with "
-            "initial_condition=(time, {stock: value})."
+            f"{words.times} {_some(early)} lie before the run's start, {start:g}; it starts elsewhere with "
+            f"{words.start}=(time, {{stock: value}})."
         )
     if final is not None and final < start:
         raise InvalidInputError(f"final_time {final:g} lies before the run's start, {start:g}.")
@@ -206,24 +231,25 @@ def _columns(catalog: Catalog, value: Any) -> tuple[list[str] | str | None, list
     return [asked for asked, _ in pairs], [label for _, label in pairs]
 
 
-def _initial(catalog: Catalog, value: Any) -> tuple[float | None, Mapping[str, Any] | None]:
+def _initial(catalog: Catalog, value: Any, name: str) -> tuple[float | None, Mapping[str, Any] | None]:
     if value is None or (isinstance(value, str) and value.lower() in ("original", "o")):
         return None, None
     if isinstance(value, str):
         reason = (
             "a run leaves nothing behind to go on from; take the last row of the run before, as "
-            "initial_condition=(time, {stock: value})"
+            f"{name}=(time, {{stock: value}})"
             if value.lower() in ("current", "c")
             else "give the values, as (time, {stock: value})"
         )
-        raise InvalidInputError(f"initial_condition={value!r} cannot be used: {reason}.")
+        raise InvalidInputError(f"{name}={value!r} cannot be used: {reason}.")
+    find = functools.partial(catalog.stateful, start=name)
     if _maps(value):
-        return None, _values("initial_condition", value, catalog.stateful)
+        return None, _values(name, value, find)
     if isinstance(value, Sequence) and len(value) == 2 and _maps(value[1]):
-        start = _number("the time of initial_condition", value[0])
-        return start, _values("initial_condition", value[1], catalog.stateful)
+        start = _number(f"the time of {name}", value[0])
+        return start, _values(name, value[1], find)
     raise InvalidTypeError(
-        "initial_condition must be (time, {stock: value}), {stock: value} at the model's own initial time, "
+        f"{name} must be (time, {{stock: value}}), {{stock: value}} at the model's own initial time, "
         f"or None; not {value!r}."
     )
 

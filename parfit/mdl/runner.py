@@ -14,10 +14,10 @@ import functools
 import importlib.util
 import logging
 import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ import pandas as pd
 from parfit.core.errors import InvalidInputError, ModelError
 from parfit.core.tracing import frame_of
 from parfit.mdl.catalog import Catalog
+from parfit.mdl.columns import Column, Layout, columns_of, places
 from parfit.mdl.live import Live
 from parfit.mdl.request import Request, is_traced
 from parfit.mdl.source import Source, pysd_module
@@ -52,25 +53,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-@dataclass(frozen=True, eq=False)
-class _Column:
-    """A column of the result.
-
-    Attributes
-    ----------
-    name
-        The variable, as a Python identifier.
-    label
-        As the frame is to have it; an address in it is left out of the names of flattened columns.
-    address
-        The labels of one element, in the order of its axes; None for all of it.
-    """
-
-    name: str
-    label: str
-    address: tuple[str, ...] | None = None
-
-
 class Runner:
     """Does the runs of one model.
 
@@ -85,6 +67,9 @@ class Runner:
         # Live models at rest. A run takes one out, or builds one, and puts it back if it went well: so no two
         # threads, and no run inside a run, ever share one. `pop` and `append` of a list are atomic.
         self._idle: list[Live] = []
+        # By what was asked for: few kinds of runs are done often.
+        self._known_columns: dict[Hashable, list[Column]] = {}
+        self._layouts: dict[Hashable, Layout] = {}
 
     @functools.cached_property
     def catalog(self) -> Catalog:
@@ -130,25 +115,28 @@ class Runner:
             return self._traced_frame(request)
         if not (self._source.noisy or request.functions or not request.flatten_output):
             found = self._compiled(request)
-            if found is not None:
-                return self._laid_out(request, found)
-        live = self._take()
-        frame = live.run(request)
-        self._idle.append(live)
-        return request.relabelled(frame)
+            if found is not None and len(found.clock.saved) and not found.clock.skipped:
+                return self._layout(request, found).frame(found.values, found.clock.index)
+        return self._by_pysd(request)
 
     def arrays(self, request: Request) -> dict[str, Any]:
         """Label to an array over time and the variable's subscripts."""
         result = self._traced(request) if request.traced else self._compiled(request, noise=True)
         if result is not None:
             _check_times(result)
-            places = _places(request, result.clock.labels)
-            return {
-                c.label: _addressed(result.values[c.name], result.coords[c.name], c.address)[places]
-                for c in self._columns(request)
-            }
-        frame = self.frame(replace(request, flatten_output=True))
+            chosen = places(request, result.clock.labels)
+            return {c.label: c.of(result.values[c.name], result.coords[c.name])[chosen] for c in self._columns(request)}
+        with warnings.catch_warnings():
+            # PySD's remark on times between steps; `places` refuses them.
+            warnings.filterwarnings("ignore", "The returning time stamp", UserWarning)
+            frame = self._by_pysd(replace(request, flatten_output=True))
         return self._of_frame(request, frame)
+
+    def _by_pysd(self, request: Request) -> pd.DataFrame:
+        live = self._take()
+        frame = live.run(request)
+        self._idle.append(live)
+        return request.relabelled(frame)
 
     def _compiled(self, request: Request, *, noise: bool = False) -> Result | None:
         """A compiled run; None where it is PySD's."""
@@ -160,8 +148,6 @@ class Runner:
             result = self._programs.run(self._asked(request, noise=noise))
         except Unsupported as reason:
             _log.info("run through PySD: %s", reason)
-            return None
-        if result.clock.skipped or not len(result.clock.saved):
             return None
         finite = all(np.isfinite(values).all() for values in result.values.values())
         return result if finite else None
@@ -183,9 +169,8 @@ class Runner:
         _check_times(result)
         import jax.numpy as jnp
 
-        names, parts = self._flattened(request, result)
-        index = pd.Index(result.clock.labels, name="time")
-        frame = frame_of(jnp.concatenate(parts, axis=1), index, pd.Index(names))
+        layout = self._layout(request, result)
+        frame = frame_of(jnp.concatenate(layout.matrices(result.values), axis=1), result.clock.index, layout.names)
         if frame is None:
             raise ModelError("Model.run gives a pandas frame, which JAX cannot trace: use Model.simulate")
         return frame
@@ -239,68 +224,42 @@ class Runner:
 
     # Columns.
 
-    def _columns(self, request: Request) -> list[_Column]:
-        if request.columns is None or isinstance(request.columns, str):
-            return self._all_columns(request)
-        labels = request.labels or request.columns
-        return [self._column(asked, label) for asked, label in zip(request.columns, labels, strict=True)]
+    def _columns(self, request: Request) -> list[Column]:
+        key = self._key(request)
+        if key not in self._known_columns:
+            self._known_columns[key] = columns_of(self.catalog, request, self._changing(request))
+        return self._known_columns[key]
 
-    def _column(self, asked: str, label: str) -> _Column:
-        found = self.catalog.find(asked)
-        if found is not None:
-            return _Column(found.name, label)
-        base, address = asked[:-1].split("[", 1)
-        found = self.catalog.find(base)
-        assert found is not None  # the request has been checked
-        return _Column(found.name, label, tuple(part.strip() for part in address.split(",")))
+    @staticmethod
+    def _key(request: Request) -> Hashable:
+        """What the columns of a request depend on."""
+        columns = request.columns
+        if columns is None or isinstance(columns, str):
+            return columns, tuple((name, type(value).__name__) for name, value in request.params.items())
+        return tuple(columns), None if request.labels is None else tuple(request.labels)
 
-    def _all_columns(self, request: Request) -> list[_Column]:
-        """What PySD returns for all, or for ``"step"``: what changes over time."""
-        variables = [v for v in self.catalog.variables.values() if v.kind != "Lookup" and v.name != "time"]
-        if request.columns == "step":
-            assert self._programs is not None
-            changing = self._changing(tuple(sorted((n, type(v).__name__) for n, v in request.params.items())))
-            variables = [v for v in variables if v.name in changing]
-        return [_Column(v.name, v.real_name) for v in variables]
-
-    @functools.lru_cache(maxsize=16)  # noqa: B019 - a runner lives as long as its model
-    def _changing(self, params: tuple[tuple[str, str], ...]) -> frozenset[str]:
-        assert self._programs is not None
+    def _changing(self, request: Request) -> frozenset[str]:
+        """What changes over time, where it is asked."""
+        if request.columns != "step" or self._programs is None:
+            return frozenset()
         names = [v.name for v in self.catalog.variables.values() if v.kind != "Lookup"]
-        return self._programs.changing(names, dict(params))
+        return self._programs.changing(names, {n: isinstance(v, pd.Series) for n, v in request.params.items()})
 
-    # Results.
-
-    def _laid_out(self, request: Request, result: Result) -> pd.DataFrame:
-        names, parts = self._flattened(request, result)
-        matrix = np.concatenate(parts, axis=1) if parts else np.zeros((len(result.clock.labels), 0))
-        frame = pd.DataFrame(matrix, index=pd.Index(result.clock.labels, name="time"), columns=names)
-        whole = [c.label for c in self._columns(request) if c.name in result.whole and c.label in names]
-        return frame.astype(dict.fromkeys(whole, int)) if whole else frame
-
-    def _flattened(self, request: Request, result: Result) -> tuple[list[str], list[Any]]:
-        """The names of a frame's columns, each once, and their values as matrices."""
-        names: dict[str, None] = {}
-        parts = []
-        for column in self._columns(request):
-            coords = result.coords[column.name]
-            values = _addressed(result.values[column.name], coords, column.address)
-            values = values.reshape(len(values), -1)
-            own = _flat_names(column, coords)
-            new = [i for i, name in enumerate(own) if name not in names]
-            parts.append(values if len(new) == len(own) else values[:, new])
-            names.update(dict.fromkeys(own))
-        return list(names), parts
+    def _layout(self, request: Request, result: Result) -> Layout:
+        key = self._key(request)
+        if key not in self._layouts:
+            self._layouts[key] = Layout(self._columns(request), result.coords, result.whole)
+        return self._layouts[key]
 
     def _of_frame(self, request: Request, frame: pd.DataFrame) -> dict[str, Any]:
         """The arrays of a frame that PySD made."""
-        places = _places(request, np.asarray(frame.index))
+        chosen = places(request, np.asarray(frame.index))
         found = {}
         for column in self._columns(request):
             variable = self.catalog.variables[column.name]
-            names = _flat_names(column, variable.coords)
             shape = () if column.address else variable.shape
-            found[column.label] = frame[names].to_numpy(float).reshape(len(frame), *shape)[places]
+            values = frame[column.flat_names(variable.coords)].to_numpy(float)
+            found[column.label] = values.reshape(len(frame), *shape)[chosen]
         return found
 
 
@@ -311,29 +270,3 @@ def _check_times(result: Result) -> None:
             f"times {some} fall on no step of the run, which goes from {result.clock.times[0]:g} to "
             f"{result.clock.times[-1]:g} by {result.clock.steps[0]:g}."
         )
-
-
-def _places(request: Request, labels: Any) -> Any:
-    """Where in a run the times are that were asked for, in the caller's order."""
-    if request.times is None:
-        return slice(None)
-    stamps = request.timestamps or []
-    found = np.searchsorted(stamps, np.asarray(request.times))
-    if len(labels) != len(stamps):
-        raise InvalidInputError(f"of the times {request.times} only {list(labels)} fall on a step of the run.")
-    return int(found) if not np.ndim(request.times) else found
-
-
-def _addressed(values: Any, coords: Mapping[str, Sequence[str]], address: tuple[str, ...] | None) -> Any:
-    for label, labels in zip(address or (), coords.values(), strict=False):
-        values = values[:, list(labels).index(label)]
-    return values
-
-
-def _flat_names(column: _Column, coords: Mapping[str, Sequence[str]]) -> list[str]:
-    """As PySD names columns: an element for each, unless there is but one."""
-    sizes = [len(labels) for labels in coords.values()]
-    if column.address is not None or int(np.prod(sizes)) == 1:
-        return [column.label]
-    stem = re.sub(r"\[.*\]", "", column.label)
-    return [f"{stem}[{','.join(labels)}]" for labels in pd.MultiIndex.from_product(list(coords.values()))]

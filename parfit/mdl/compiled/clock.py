@@ -5,11 +5,13 @@ All of it is known while compiling; a run with another number of steps is anothe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 __all__ = ["Ticks", "ticks"]
 
@@ -38,6 +40,12 @@ class Ticks:
     saved: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     skipped: tuple[float, ...]
+
+    @functools.cached_property
+    def index(self) -> pd.Index[Any]:
+        """The labels as an index of a frame."""
+        index: pd.Index[Any] = pd.Index(self.labels, name="time")
+        return index
 
 
 def ticks(

@@ -6,7 +6,6 @@ JAX's. Axes are matched by their names, as xarray does, and labels by the labels
 
 from __future__ import annotations
 
-import math
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from parfit.mdl.compiled.pieces import Pieces, is_known
 from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
 
 __all__ = ["Coords", "Named", "elementwise", "exactly", "is_known", "known", "named", "raw", "together", "where"]
@@ -52,58 +52,6 @@ class exactly:  # noqa: N801 - used like a function, in a `with`
 
     def __exit__(self, *_: object) -> None:
         _mode.exact = self._before
-
-
-def is_known(data: Data) -> bool:
-    """Whether numbers are known while compiling."""
-    return not isinstance(data, jax.Array)
-
-
-class _Pending:
-    """An array that is being put together from pieces, each with the places in it that they fill."""
-
-    def __init__(self, shape: tuple[int, ...], base: Data) -> None:
-        self.shape = shape
-        # What is put in is of the kind that is there, as in NumPy.
-        self.kind = bool if base.dtype == bool else float
-        self.places = np.arange(math.prod(shape)).reshape(shape)
-        # For each entry the piece that it comes from, counted through all pieces.
-        self.sources = np.zeros(shape, int)
-        self.pieces: list[Data] = []
-        self.count = 0
-        self.put(self.places, base)
-
-    def put(self, places: np.ndarray[Any, Any], data: Data) -> None:
-        if is_known(data):
-            piece: Data = np.broadcast_to(np.asarray(data, self.kind), places.shape).reshape(-1)
-        else:
-            alike = jnp.issubdtype(data.dtype, jnp.floating if self.kind is float else bool)
-            data = data if alike else data.astype(self.kind)
-            piece = jnp.broadcast_to(data, places.shape).reshape(-1)
-        self.sources.reshape(-1)[places.reshape(-1)] = self.count + np.arange(places.size)
-        self.pieces.append(piece)
-        self.count += places.size
-
-    def data(self) -> Data:
-        """All of it, as one array: a concatenation where the pieces fill it one after another."""
-        sources = self.sources.reshape(-1)
-        starts = np.cumsum([0, *(piece.shape[0] for piece in self.pieces)])
-        used = [i for i in range(len(self.pieces)) if np.any((sources >= starts[i]) & (sources < starts[i + 1]))]
-        moved, at = np.zeros(self.count, int), 0
-        for i in used:
-            size = starts[i + 1] - starts[i]
-            moved[starts[i] : starts[i + 1]] = at + np.arange(size)
-            at += size
-        pieces = [self.pieces[i] for i in used]
-        order = moved[sources]
-        if all(map(is_known, pieces)):
-            flat: Data = np.concatenate(pieces) if pieces else np.zeros(0)
-        else:
-            dtype = jnp.result_type(*(piece.dtype for piece in pieces if not is_known(piece)))
-            flat = jnp.concatenate([jnp.asarray(piece, dtype) for piece in pieces])
-        if not np.array_equal(order, np.arange(at)):
-            flat = flat[order]
-        return flat.reshape(self.shape)
 
 
 def _number(data: Data) -> Data:
@@ -158,7 +106,7 @@ class Named:
         coords = coords or {}
         self.dims = tuple(dims)
         self.coords = {dim: tuple(coords[dim]) for dim in self.dims}
-        self._pending: _Pending | None = None
+        self._pending: Pieces | None = None
         data = raw(data)
         if is_known(data):
             array = np.asarray(data)
@@ -184,7 +132,7 @@ class Named:
     def put(self, places: tuple[np.ndarray[Any, Any], ...], value: Any) -> None:
         """Put numbers in, in place, at a block of positions given by an index array for each axis."""
         if self._pending is None:
-            self._pending = _Pending(self.shape, self._data)
+            self._pending = Pieces(self.shape, self._data)
         self._pending.put(self._pending.places[places], raw(value))
 
     def like(self, data: Data) -> Named:

@@ -134,10 +134,10 @@ class Programs:
         short = replace(clock, times=clock.times[:2], steps=clock.steps[:2], saved=np.arange(len(clock.times[:2])))
         return {name: data for name, (data, _) in simulation.run(columns, short).items()}
 
-    def changing(self, columns: Sequence[str], params: Mapping[str, str]) -> frozenset[str]:
-        """Those variables that change over time, where some are given, by the kind of what is given."""
+    def changing(self, columns: Sequence[str], params: Mapping[str, bool]) -> frozenset[str]:
+        """Those variables that change over time, where some are given: True for those that are given over time."""
         with jax.enable_x64(True):
-            given = {name: Knots(0, 0, {}, ()) if kind == "Series" else Named(0.0) for name, kind in params.items()}
+            given = {name: Knots(0, 0, {}, ()) if varies else Named(0.0) for name, varies in params.items()}
             simulation = Simulation(self._source, Settings(), Inputs(given))
             return frozenset(name for name in columns if simulation.changes((simulation.main, name)))
 
