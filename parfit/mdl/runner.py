@@ -133,6 +133,12 @@ class Runner:
         return self._of_frame(request, frame)
 
     def _by_pysd(self, request: Request) -> pd.DataFrame:
+        if request.integrator != "euler":
+            why = "; ".join(self.unsupported[:3]) or "its values are not finite, or a function of yours is in it"
+            raise InvalidInputError(
+                f"PySD has Euler's method alone, so integrator={request.integrator!r} needs a run that can be "
+                f"compiled, and this one cannot: {why}."
+            )
         live = self._take()
         frame = live.run(request)
         self._idle.append(live)
@@ -156,7 +162,8 @@ class Runner:
         from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
 
         programs = self._programs
-        assert programs is not None  # who traces has JAX
+        if programs is None:
+            raise ModelError(f"this run cannot be traced, as PySD does it: {self.unsupported[0]}")
         try:
             return programs.traced(self._asked(request, noise=True))
         except StructuralError as error:
