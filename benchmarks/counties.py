@@ -118,10 +118,9 @@ def main() -> None:
     for name, found in (("cold", cold), ("warm", warm)):
         seconds = statistics.median(time for time, _ in found)
         parts = [statistics.median(float(said[k]) for _, said in found) for k in (5, 6)]
-        print(
-            f"{'process to parameters on disk, ' + name:34s} {seconds:8.2f} s ({parts[0]:.2f} to be ready, {parts[1]:.2f} "
-            f"fit): {whole / seconds:,.0f} times the recipe"
-        )
+        label = f"process to parameters on disk, {name}"
+        print(f"{label:34s} {seconds:8.2f} s ({parts[0]:.2f} to be ready, {parts[1]:.2f} fit): ", end="")
+        print(f"{whole / seconds:,.0f} times the recipe")
     fit = statistics.median(float(said[8]) for _, said in warm)
     print(f"{'the fit again, same process':34s} {fit:8.2f} s: {whole / fit:,.0f} times the recipe")
 

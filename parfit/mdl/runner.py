@@ -253,7 +253,8 @@ class Runner:
         return self._programs.changing(names, {n: isinstance(v, pd.Series) for n, v in request.params.items()})
 
     def _layout(self, request: Request, result: Result) -> Layout:
-        key = self._key(request)
+        # What is a whole number in the text may be given as another.
+        key = self._key(request), result.whole
         if key not in self._layouts:
             self._layouts[key] = Layout(self._columns(request), result.coords, result.whole)
         return self._layouts[key]

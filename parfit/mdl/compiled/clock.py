@@ -30,7 +30,7 @@ class Ticks:
     saved : ndarray of int, shape (k,)
         The positions in `times` that are returned.
     labels : ndarray, shape (k,)
-        Their times, rounded as PySD rounds them.
+        Their times, rounded as PySD rounds them; whole numbers where all of the model's own are.
     skipped
         Times that were asked for and fall between steps.
     """
@@ -49,10 +49,10 @@ class Ticks:
 
 
 def ticks(
-    start: float,
-    step_at: Callable[[float], float],
-    end_at: Callable[[float], float],
-    interval_at: Callable[[float], float],
+    start: int | float,
+    step_at: Callable[[int | float], int | float],
+    end_at: Callable[[int | float], int | float],
+    interval_at: Callable[[int | float], int | float],
     stamps: Sequence[float] | None,
 ) -> Ticks:
     """Step through a run.
@@ -68,7 +68,7 @@ def ticks(
     """
     times, steps, saved, labels, skipped = [], [], [], [], []
     waiting = list(stamps or [])[::-1]
-    t = float(start)
+    t = start
     while True:
         dt = step_at(t)
         precision = dt * _PRECISION
@@ -85,8 +85,9 @@ def ticks(
                 skipped.append(waiting.pop())
         if due:
             saved.append(len(times) - 1)
-            labels.append(float(np.round(t, -int(np.log10(precision)))))
+            labels.append(np.round(t, -int(np.log10(precision))))
         if not t + precision < end_at(t):
             break
         t += dt
-    return Ticks(np.array(times), np.array(steps), np.array(saved, int), np.array(labels), (*skipped, *waiting[::-1]))
+    found = np.array(times, float), np.array(steps, float), np.array(saved, int), np.array(labels)
+    return Ticks(*found, (*skipped, *waiting[::-1]))

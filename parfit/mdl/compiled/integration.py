@@ -145,7 +145,7 @@ class Integration:
             flows = {}
             for key, stateful in self._statefuls.items():
                 if stateful.flows:
-                    with self._simulation.exact(stateful):
+                    with self._simulation.within(stateful):
                         flows[key] = stateful.flow(states[key])
             return flows
 
@@ -157,7 +157,7 @@ class Integration:
             new = {}
             begun = {}
             for key, stateful in self._statefuls.items():
-                with simulation.exact(stateful):
+                with simulation.within(stateful):
                     if stateful.flows:
                         begun[key] = stateful.begun(states[key])
                         new[key] = stateful.flow(begun[key])

@@ -6,9 +6,10 @@ depends, such as the order of a delay, is part of what a program is compiled for
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from parfit.mdl.compiled.clock import Ticks
 from parfit.mdl.compiled.named import Named
-from parfit.mdl.compiled.simulation import Inputs, Settings, Simulation
+from parfit.mdl.compiled.simulation import CONTROLS, Inputs, Settings, Simulation
 from parfit.mdl.compiled.tables import Knots
 from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
 from parfit.mdl.source import Source
@@ -26,6 +27,9 @@ from parfit.mdl.source import Source
 __all__ = ["Asked", "Programs", "Result"]
 
 _KEPT = 32
+_CLOCKS = 1024
+#: Where a run has more numbers than this, only those are read that are returned.
+_MOST_READ = 1_000_000
 #: A model that uses more constructs than this which are not compiled is not looked through further.
 _NAMED = 50
 #: The older code generator takes half the time to compile a long run of scalar equations, and its code is as fast
@@ -81,7 +85,6 @@ class Result:
 @dataclass(frozen=True, eq=False)
 class _Program:
     run: Callable[..., Any]
-    clock: Ticks
     coords: Mapping[str, Mapping[str, Sequence[str]]]
     whole: frozenset[str]
 
@@ -99,6 +102,8 @@ class Programs:
         self._source = source
         self._made: OrderedDict[Any, _Program | Unsupported] = OrderedDict()
         self._structural: set[str] = set()
+        self._clocks: OrderedDict[Hashable, Ticks] = OrderedDict()
+        self._timeless: dict[tuple[str, ...], bool] = {}
         self._lock = threading.RLock()
 
     def unsupported(self, columns: Sequence[str], shapes: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
@@ -155,7 +160,7 @@ class Programs:
         return Result(clock, {n: data for n, (data, _) in found.items()}, {n: a.coords for n, (_, a) in found.items()})
 
     def run(self, asked: Asked) -> Result:
-        """A run, compiled the first time.
+        """A run, compiled the first time that one of its kind is asked for.
 
         Raises
         ------
@@ -163,18 +168,58 @@ class Programs:
             Where this run cannot be compiled.
         """
         with jax.enable_x64(True):
-            program, numbers = self._program(asked)
-            flat = program.run(numbers, asked.seed if asked.seed is not None else 0)
+            clock_key = self._clock_key(asked)
+            clock = self._clock(asked, clock_key)
+            if clock.skipped or not len(clock.saved):
+                return Result(clock, {}, {})
+            general = self._is_general(asked, clock)
+            program, numbers = self._program(asked, clock, None if general else clock_key)
+            seed = asked.seed if asked.seed is not None else 0
+            flat = program.run(numbers, seed, *(_stretched(clock) if general else ()))
         values = {name: np.asarray(data) for name, data in flat.items()}
-        return Result(program.clock, values, program.coords, program.whole)
+        if general:
+            values = {name: data[clock.saved] for name, data in values.items()}
+        return Result(clock, values, program.coords, program.whole)
 
-    def _program(self, asked: Asked) -> tuple[_Program, Any]:
+    # Times. A program that reads all steps serves runs of other ends and other times, too, with as many steps or a few
+    # less: each row of a table may have times of its own.
+
+    def _clock_key(self, asked: Asked) -> Hashable:
+        params = asked.inputs.params
+        own = sorted(self._clock_names & set(params))
+        return asked.settings, tuple((name, *(a.tobytes() for a in _arrays(params[name]))) for name in own)
+
+    @functools.cached_property
+    def _clock_names(self) -> frozenset[str]:
+        """The variables on which the times of a run depend."""
+        simulation = Simulation(self._source, Settings(), Inputs())
+        reached = simulation.closure((simulation.main, name) for name in CONTROLS)
+        return frozenset(name for section, name in reached if section is simulation.main)
+
+    def _clock(self, asked: Asked, key: Hashable) -> Ticks:
+        with self._lock:
+            if key not in self._clocks:
+                self._clocks[key] = Simulation(self._source, asked.settings, asked.inputs).ticks()
+                while len(self._clocks) > _CLOCKS:
+                    self._clocks.popitem(last=False)
+            return self._clocks[key]
+
+    def _is_general(self, asked: Asked, clock: Ticks) -> bool:
+        """Whether the program is one that reads all steps."""
+        if asked.columns not in self._timeless:
+            simulation = Simulation(self._source, Settings(), Inputs())
+            reached = simulation.closure((simulation.main, name) for name in asked.columns)
+            self._timeless[asked.columns] = not {"final_time", "saveper"} & {name for _, name in reached}
+        return self._timeless[asked.columns] and _room_for(len(clock.times)) * len(asked.columns) <= _MOST_READ
+
+    def _program(self, asked: Asked, clock: Ticks, clock_key: Hashable) -> tuple[_Program, Any]:
         while True:
             moving = {n: v for n, v in asked.inputs.params.items() if n not in self._structural}
             fixed = {n: v for n, v in asked.inputs.params.items() if n in self._structural}
             numbers, rebuild = _flattened(moving, asked.inputs.initial)
+            times = (asked.settings.start, asked.settings.time_step, _room_for(len(clock.times)))
             key = (
-                asked.settings,
+                times if clock_key is None else clock_key,
                 asked.columns,
                 asked.integrator,
                 asked.seed is None,
@@ -185,7 +230,8 @@ class Programs:
             with self._lock:
                 if key not in self._made:
                     try:
-                        self._made[key] = self._compiled(asked, fixed, numbers, rebuild)
+                        known = None if clock_key is None else clock
+                        self._made[key] = self._compiled(asked, fixed, numbers, rebuild, known, times[2])
                     except StructuralError as error:
                         culprits = self._culprits(error, moving)
                         if culprits:
@@ -194,6 +240,8 @@ class Programs:
                         self._made[key] = error
                     except Unsupported as error:
                         self._made[key] = error
+                    except Exception as error:  # noqa: BLE001 - whatever it is, PySD runs the model
+                        self._made[key] = Unsupported(f"{type(error).__name__}: {error}")
                     while len(self._made) > _KEPT:
                         self._made.popitem(last=False)
                 self._made.move_to_end(key)
@@ -211,26 +259,47 @@ class Programs:
         return reached & set(moving) or set(moving)
 
     def _compiled(
-        self, asked: Asked, fixed: Mapping[str, Any], numbers: Any, rebuild: Callable[[Any], tuple[Any, Any]]
+        self,
+        asked: Asked,
+        fixed: Mapping[str, Any],
+        numbers: Any,
+        rebuild: Callable[[Any], tuple[Any, Any]],
+        clock: Ticks | None,
+        room: int,
     ) -> _Program:
+        """A program: for the times of `clock`, or for any times in so much room."""
         made: dict[str, Any] = {}
+        settings = asked.settings if clock is not None else replace(asked.settings, final_time=None, stamps=None)
 
-        def function(numbers: Any, seed: Any) -> Any:
+        def function(numbers: Any, seed: Any, *ticks: Any) -> Any:
             params, initial = rebuild(numbers)
             inputs = Inputs({**fixed, **params}, initial, None if asked.seed is None else jax.random.key(seed))
-            simulation = Simulation(self._source, asked.settings, inputs)
-            made["clock"] = clock = simulation.ticks()
-            found = simulation.run(asked.columns, clock, asked.integrator)
+            simulation = Simulation(self._source, settings, inputs)
+            every = clock or Ticks(ticks[0], ticks[1], np.arange(room), np.zeros(room), ())
+            found = simulation.run(asked.columns, every, asked.integrator)
             made["whole"] = frozenset(simulation.whole)
             made["cuts"] = simulation.cuts
             made["coords"] = {name: axes.coords for name, (_, axes) in found.items()}
             return {name: data for name, (data, _) in found.items()}
 
         with_barriers = jax.jit(function)
-        with_barriers.trace(numbers, 0)  # for what it makes known, and refuses
+        ticks = () if clock is not None else (np.zeros(room), np.ones(room))
+        with_barriers.trace(numbers, 0, *ticks)  # for what it makes known, and refuses
         fast = jax.default_backend() == "cpu" and not made["cuts"]
         run = jax.jit(function, compiler_options=_CPU_OPTIONS) if fast else with_barriers
-        return _Program(run, made["clock"], made["coords"], made["whole"])
+        return _Program(run, made["coords"], made["whole"])
+
+
+def _room_for(times: int) -> int:
+    """So many times, or up to a fourth more: four sizes for each doubling."""
+    unit = max(4, 1 << max(0, (times - 1).bit_length() - 3))
+    return -(-times // unit) * unit
+
+
+def _stretched(clock: Ticks) -> tuple[Any, Any]:
+    """The times and the steps, with more of the last until the room is filled."""
+    more = _room_for(len(clock.times)) - len(clock.times)
+    return np.pad(clock.times, (0, more), mode="edge"), np.pad(clock.steps, (0, more), mode="edge")
 
 
 def _keyed(asked: Asked) -> Inputs:

@@ -125,6 +125,8 @@ class Moment:
     stage: str
     number: Any = 0
     values: dict[str, Any] = field(default_factory=dict)
+    #: How many random numbers each variable has drawn.
+    draws: dict[str, int] = field(default_factory=dict)
 
 
 class Simulation:
@@ -149,7 +151,6 @@ class Simulation:
         #: Variables that are whole numbers, as Python has them.
         self.whole: set[str] = set()
         self._running: dict[str, None] = {}
-        self._draws = 0
         self._changing: dict[str, bool] = {}
         self._exact: frozenset[str] = frozenset()
         self.moment = Moment(math.nan, "Load")
@@ -159,6 +160,7 @@ class Simulation:
         for depth, part in enumerate(self.main.parts()):
             for table in part.tables():
                 table.held(source.data.get(f"{depth}/{table.key.removeprefix(part.key)}"))
+        self._overrides: dict[str, Named | Knots] = {}
         self._own_start = self._model_start({})
         self._take(inputs.params)
         self.start = settings.start
@@ -178,8 +180,9 @@ class Simulation:
     def _take(self, params: Mapping[str, Named | Knots]) -> None:
         """Put parameters into the place of variables; lookups and data hold theirs in tables."""
         self.constants.clear()
+        self.whole.clear()
         self.moment.values.clear()
-        self._overrides: dict[str, Named | Knots] = {}
+        self._overrides = {}
         for name, value in params.items():
             table = self._table_of(name)
             if table is None:
@@ -215,6 +218,8 @@ class Simulation:
             raise
         except Unsupported as error:
             raise error if error.where else Unsupported(error.what, key) from None
+        except ArithmeticError as error:  # Python's own, of numbers in the text; PySD may never come to them
+            raise Unsupported(str(error), key) from error
         finally:
             del self._running[key]
         (self.moment.values if self.changes((section, name)) else self.constants)[key] = value
@@ -243,12 +248,13 @@ class Simulation:
         """A key of its own for each random function at each step."""
         if self.inputs.key is None:
             raise Unsupported("random numbers")
-        self._draws += 1
         stage = 0 if self.moment.stage == "Run" else 1
         key = jax.random.fold_in(jax.random.fold_in(self.inputs.key, stage), self.moment.number)
         # By the place where it stands, which is the same however often the program is traced.
-        place = sum(ord(c) * 31**i for i, c in enumerate(next(reversed(self._running), ""))) % 2**31
-        return jax.random.fold_in(jax.random.fold_in(key, place), self._draws % 2**16)
+        where = next(reversed(self._running), "")
+        place = sum(ord(c) * 31**i for i, c in enumerate(where)) % 2**31
+        self.moment.draws[where] = count = self.moment.draws.get(where, 0) + 1
+        return jax.random.fold_in(jax.random.fold_in(key, place), count)
 
     @property
     def step_number(self) -> Any:
@@ -339,16 +345,14 @@ class Simulation:
     def _started(self, stateful: Stateful) -> Any:
         if stateful.key in self._running:
             raise Unsupported("stocks that need each other's start", stateful.key)
-        self._running[stateful.key] = None
         before = self.moment
         self.moment = self._begun if stateful.key in self._restarted else self._origin
         try:
-            with exactly(stateful.key in self._exact):
+            with self.within(stateful):
                 given = self._given(stateful)
                 return stateful.initial() if given is None else stateful.initial(given)
         finally:
             self.moment = before
-            del self._running[stateful.key]
 
     def _given(self, stateful: Stateful) -> Named | None:
         """What the caller starts a stock with; of one that has several equations, the part of this one."""
@@ -386,17 +390,18 @@ class Simulation:
     def ticks(self) -> Ticks:
         """The times of the run."""
 
-        def at(name: str) -> Callable[[float], float]:
-            def read(t: float) -> float:
+        def at(name: str) -> Callable[[int | float], int | float]:
+            def read(t: int | float) -> int | float:
                 self.moment = Moment(t, "Run")
-                return float(known(self.control(name), name.replace("_", " ")))
+                value = self.control(name)
+                return value if type(value) is int else float(known(value, name.replace("_", " ")))
 
             if any(self.changes(node) for node in self._nodes(self.main, (name,))) and self._own(name):
                 return read
             value = read(float(self.start))
             return lambda _: value
 
-        return ticks(float(self.start), at("time_step"), at("final_time"), at("saveper"), self.settings.stamps)
+        return ticks(self.start, at("time_step"), at("final_time"), at("saveper"), self.settings.stamps)
 
     def _own(self, name: str) -> bool:
         given = self.settings.end if name == "final_time" else getattr(self.settings, name)
@@ -448,6 +453,18 @@ class Simulation:
         """Whether numbers are cut to whole ones, by `exactly` computed quotients."""
         return bool(self._exact)
 
-    def exact(self, stateful: Stateful) -> exactly:
-        """How divisions are computed in what a stock is changed by."""
-        return exactly(stateful.key in self._exact)
+    @contextmanager
+    def within(self, stateful: Stateful) -> Iterator[None]:
+        """While a stock is computed: divisions as they have to be there, and its name in what is raised."""
+        self._running[stateful.key] = None
+        try:
+            with exactly(stateful.key in self._exact):
+                yield
+        except StructuralError as error:
+            if not error.names:
+                raise StructuralError(error.what, tuple(self._running)) from None
+            raise
+        except Unsupported as error:
+            raise error if error.where else Unsupported(error.what, stateful.key) from None
+        finally:
+            del self._running[stateful.key]
