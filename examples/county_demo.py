@@ -143,11 +143,12 @@ def closeness(counties: pd.DataFrame, fits: parfit.Fits) -> str:
     misses = (ends(counties, fits.params) - counties["2010"]).abs().iloc[:, 1:]
     close = (misses <= 1e-6 * counties["2010"].iloc[:, 1:]).all(axis=1)
     undetermined = (fits.summary["rank"] < len(RATES)).mean()
+    met = f"met within 1e-6 of their size in {close.sum():,} counties"
     return (
-        f"Counts of 2010, dec_2 to dec_9: met within 1e-6 of their size in {close.sum():,} counties; the worst is off by\n"
-        f"{misses.max(axis=None):.1g} of a person. Eight counts for nine rates: in {undetermined:.0%} of the counties the "
-        "rank is below nine. dec_1 is free,\n"
-        "takes dec_2 and dec_3 along at no cost to the counts, and leaves no degree of freedom for standard errors."
+        f"Counts of 2010, dec_2 to dec_9: {met}; the worst is off by\n{misses.max(axis=None):.1g} of a person. "
+        f"Eight counts for nine rates: in {undetermined:.0%} of the counties the rank is below nine.\n"
+        "dec_1 is free, takes dec_2 and dec_3 along at no cost to the counts, and leaves no degree of freedom for\n"
+        "standard errors."
     )
 
 
