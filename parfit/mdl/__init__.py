@@ -1,4 +1,12 @@
-"""Vensim and XMILE models, run by PySD: `load_model` and what it returns, a `Model`."""
+"""Vensim and XMILE models: `load_model` and what it returns, a `Model`.
+
+source.py     PySD's translation as text, and the data: what travels
+live.py       a live PySD model, which is the reference
+compiled/     the same text evaluated while JAX traces
+catalog.py, request.py, columns.py    names, arguments, results
+runner.py     which of the two does a run
+model.py      the facade
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,7 +168,7 @@ class Programs:
         Unsupported
             Where this run cannot be compiled.
         """
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), _on_the_processor():
             clock_key = self._clock_key(asked)
             clock = self._clock(asked, clock_key)
             if clock.skipped or not len(clock.saved):
@@ -285,9 +286,16 @@ class Programs:
         with_barriers = jax.jit(function)
         ticks = () if clock is not None else (np.zeros(room), np.ones(room))
         with_barriers.trace(numbers, 0, *ticks)  # for what it makes known, and refuses
-        fast = jax.default_backend() == "cpu" and not made["cuts"]
-        run = jax.jit(function, compiler_options=_CPU_OPTIONS) if fast else with_barriers
+        run = with_barriers if made["cuts"] else jax.jit(function, compiler_options=_CPU_OPTIONS)
         return _Program(run, made["coords"], made["whole"])
+
+
+def _on_the_processor() -> AbstractContextManager[Any]:
+    """A single run is a long chain of small steps, for which an accelerator is slow."""
+    if jax.default_backend() == "cpu":
+        return nullcontext()
+    device: AbstractContextManager[Any] = jax.default_device(jax.local_devices(backend="cpu")[0])
+    return device
 
 
 def _room_for(times: int) -> int:
