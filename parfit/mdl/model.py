@@ -363,5 +363,5 @@ class Model:
         span = "" if None in (start, end, step) else f", {start:g} to {end:g} by {step:g}"
         return (
             f"<parfit.Model {self.path.name}: {len(catalog.stocks)} stocks, "
-            f"{len(catalog.parameters)} parameters{span}{'' if self.compiled else '; runs through PySD'}>"
+            f"{len(catalog.parameters)} parameters{span}{'; runs through PySD' if self._runner.by_pysd else ''}>"
         )

@@ -98,9 +98,18 @@ class Runner:
         variables = {v.name: v for v in self.catalog.variables.values() if v.kind != "Lookup"}
         return tuple(programs.unsupported(list(variables), {name: v.coords for name, v in variables.items()}))
 
+    @property
+    def by_pysd(self) -> bool:
+        """Whether it is known already that PySD does the runs; to find out may take as long as to trace the model."""
+        return not self._may_compile or bool(self.__dict__.get("unsupported"))
+
+    @property
+    def _may_compile(self) -> bool:
+        return self._source.compile and importlib.util.find_spec("jax") is not None
+
     @functools.cached_property
     def _programs(self) -> Programs | None:
-        if not self._source.compile or importlib.util.find_spec("jax") is None:
+        if not self._may_compile:
             return None
         # Here and not at the top: JAX takes half a second, and a model can be loaded without it.
         from parfit.mdl.compiled.program import Programs
