@@ -119,9 +119,9 @@ class Layout:
 
 def places(request: Request, labels: Any) -> Any:
     """Where in a run the times are that were asked for, in the caller's order."""
-    if request.times is None:
+    if request.timestamps is None:
         return slice(None)
-    stamps = request.timestamps or []
+    stamps = request.timestamps
     if len(labels) != len(stamps):
         between = [f"{t:g}" for t in stamps if not np.isclose(t, labels, rtol=1e-5, atol=1e-8).any()]
         raise InvalidInputError(f"times {', '.join(between[:5])} fall on no step of the run.")

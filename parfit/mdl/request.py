@@ -340,7 +340,7 @@ def _floats(value: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         textual = given.dtype.kind in "SU" or (
             given.dtype == object and any(isinstance(v, (str, bytes, type(None))) for v in given.flat)
         )
-        return None if textual else given.astype(float)
+        return None if textual or given.dtype.kind == "c" else given.astype(float)
     except (TypeError, ValueError):
         return None
 

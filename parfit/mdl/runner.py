@@ -92,6 +92,8 @@ class Runner:
         """What keeps the model from being compiled; empty where nothing does."""
         if not self._source.compile:
             return ("compile=False, so PySD does all runs",)
+        if _forked_with_jax:
+            return ("the process was forked after JAX had been imported, which JAX does not survive",)
         programs = self._programs
         if programs is None:
             return (_NO_JAX,)
@@ -109,7 +111,7 @@ class Runner:
 
     @functools.cached_property
     def _programs(self) -> Programs | None:
-        if not self._may_compile:
+        if not self._may_compile or _forked_with_jax:
             return None
         # Here and not at the top: JAX takes half a second, and a model can be loaded without it.
         from parfit.mdl.compiled.program import Programs
@@ -143,7 +145,8 @@ class Runner:
 
     def _by_pysd(self, request: Request) -> pd.DataFrame:
         if request.integrator != "euler":
-            why = "; ".join(self.unsupported[:3]) or "its values are not finite, or a function of yours is in it"
+            why = "; ".join(self.unsupported[:3])
+            why = why or ("a parameter is a function" if request.functions else "its values are not all finite")
             raise InvalidInputError(
                 f"PySD has Euler's method alone, so integrator={request.integrator!r} needs a run that can be "
                 f"compiled, and this one cannot: {why}."
@@ -173,6 +176,8 @@ class Runner:
         programs = self._programs
         if programs is None:
             raise ModelError(f"this run cannot be traced, as PySD does it: {self.unsupported[0]}")
+        if request.functions:
+            raise ModelError("this run cannot be traced, as PySD does it: a parameter is a function")
         try:
             return programs.traced(self._asked(request, noise=True))
         except StructuralError as error:
@@ -234,7 +239,8 @@ class Runner:
             shape = variable.shape
             y = np.stack([np.broadcast_to(self._laid(name, entry), shape) for entry in value]).astype(float)
             return Knots(np.asarray(value.index, float), y, variable.coords, tuple(variable.coords))
-        if variable.knots is not None and is_traced(value) and np.ndim(value):
+        lookup = variable.knots is not None and np.shape(value) == (len(variable.knots), *variable.shape)
+        if lookup and is_traced(value):
             return Knots(np.asarray(variable.knots), value, variable.coords, tuple(variable.coords))
         return self._number(name, value)
 
@@ -256,8 +262,10 @@ class Runner:
 
     def _changing(self, request: Request) -> frozenset[str]:
         """What changes over time, where it is asked."""
-        if request.columns != "step" or self._programs is None:
+        if request.columns != "step":
             return frozenset()
+        if self._programs is None:  # PySD decides, and `_of_frame` takes what it has decided
+            return frozenset(self.catalog.variables)
         names = [v.name for v in self.catalog.variables.values() if v.kind != "Lookup"]
         return self._programs.changing(names, {n: isinstance(v, pd.Series) for n, v in request.params.items()})
 
@@ -275,7 +283,10 @@ class Runner:
         for column in self._columns(request):
             variable = self.catalog.variables[column.name]
             shape = () if column.address else variable.shape
-            values = frame[column.flat_names(variable.coords)].to_numpy(float)
+            names = column.flat_names(variable.coords)
+            if request.columns == "step" and names[0] not in frame:
+                continue
+            values = frame[names].to_numpy(float)
             found[column.label] = values.reshape(len(frame), *shape)[chosen]
         return found
 

@@ -176,6 +176,8 @@ def test_fork(aging_file, engine):
             same = abs(model.run({"births": 3}) / before - 1).max(axis=None) < 1e-13  # a live model from before
             model._runner._idle.clear()
             same = same and abs(model.run({"births": 3}) / before - 1).max(axis=None) < 1e-13  # and a new one
+            if sys.argv[2] == "compiled":
+                same = same and not load_model(sys.argv[1]).compiled
             os._exit(0 if same else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """

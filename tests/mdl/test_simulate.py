@@ -74,6 +74,30 @@ def test_lookups_by_their_values(regions):
         regions.simulate({"crowding": [1, 2, 3]})
 
 
+def test_what_changes_over_time_by_either_engine(regions):
+    expected = regions.run(return_columns="step")
+    found = regions.simulate(columns="step")
+    assert sum(values[0].size for values in found.values()) == expected.shape[1]
+
+
+ENDS = """{UTF-8}
+s = INTEG(0.1 * s + Time, 5) ~~|
+f = FINAL TIME * 1 ~~|
+INITIAL TIME = -10 ~~|
+FINAL TIME = 10 ~~|
+TIME STEP = 0.5 ~~|
+SAVEPER = 1 ~~|
+"""
+
+
+def test_a_run_may_end_at_time_zero(tmp_path, engine):
+    (tmp_path / "Ends.mdl").write_text(ENDS)
+    model = load_model(tmp_path / "Ends.mdl", compile=engine == "compiled")
+    assert list(model.run(final_time=0).index) == list(range(-10, 1))
+    assert list(model.run(None, (0, {"s": 3}), final_time=0).index) == [0]
+    assert list(model.simulate(times=[-5, 0], columns="f")["f"]) == [0, 0]
+
+
 def test_a_model_that_pysd_runs_gives_arrays_too(models):
     model = load_model(models / "Tank.xmile", compile=False)
     found = model.simulate()
@@ -122,6 +146,15 @@ class TestTraced:
             for i, h in enumerate(1e-6 * np.maximum(1, np.abs(x))):
                 e = h * np.eye(len(x))[i]
                 np.testing.assert_allclose(J[:, i], (end(x + e) - end(x - e)) / (2 * h), rtol=1e-5, atol=1e-6)
+
+    def test_a_lookup_may_be_a_constant_for_each_element(self, tmp_path):
+        lines = ["{UTF-8}", "A: a1, a2 ~~|", "t[A]((0,0),(1,2),(2,3)) ~~|", "y[A] = t[A](Time / 5) ~~|"]
+        settings = ["INITIAL TIME = 0 ~~|", "FINAL TIME = 5 ~~|", "TIME STEP = 1 ~~|", "SAVEPER = 1 ~~|"]
+        (tmp_path / "Tables.mdl").write_text("\n".join([*lines, *settings]))
+        model = load_model(tmp_path / "Tables.mdl")
+        f = lambda v: model.simulate({"t": v}, times=5, columns="y")["y"]  # noqa: E731
+        for given in ([5.0, 6.0], [[0.0, 0.0], [2.0, 7.0], [3.0, 3.0]]):
+            np.testing.assert_allclose(self.jax.jit(f)(np.array(given)), f(given))
 
     def test_many_runs_at_once_are_those_of_one_by_one(self, aging_file):
         model = load_model(aging_file)

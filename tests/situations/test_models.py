@@ -110,7 +110,7 @@ def test_the_published_recipe_runs(chain, counties):
     assert (end - pair.iloc[0]["2010"]).notna().all()
     by_apply = apply_by_multiprocessing(pair, fitted, 2)
     assert by_apply.notna().all(axis=None)
-    by_fit = parfit.fit(pair, error, [0.05] * 9, options=few, workers=2)
+    by_fit = parfit.fit(pair, error, [0.05] * 9, options=few, workers=2, engine="rows")
     np.testing.assert_array_equal(by_fit.params.to_numpy(), by_apply[RATES].to_numpy())
     np.testing.assert_array_equal(by_fit.summary["cost"], by_apply["error"])
     at_start = [error([0.05] * 9, county) for _, county in pair.iterrows()]

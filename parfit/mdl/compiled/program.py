@@ -125,8 +125,8 @@ class Programs:
                     jax.eval_shape(lambda seed: self._probe(columns, skipped, seed), jnp.uint32(0))
                 return found
             except Unsupported as error:
-                found.append(str(error))
                 name = error.where if error.where in shapes else self._user_of(error.where)
+                found.append(str(Unsupported(error.what, name or error.where)))
                 if name is None or name in skipped:
                     return found
                 skipped[name] = Named(0.0, shapes[name], list(shapes[name]))

@@ -59,7 +59,7 @@ class Settings:
     @property
     def end(self) -> float | None:
         """The end; None for the model's own."""
-        if self.final_time or self.stamps is None:
+        if self.final_time is not None or self.stamps is None:
             return self.final_time
         return self.stamps[-1]
 
@@ -240,7 +240,7 @@ class Simulation:
     def control(self, name: str) -> Any:
         """A setting of the run: as given, or the model's own."""
         given = self.settings.end if name == "final_time" else getattr(self.settings, name)
-        if given is not None and (given or name != "final_time"):
+        if given is not None:
             return given
         return self.main.namespace["_control_vars"][name]()
 
