@@ -199,8 +199,8 @@ class Runner:
     # A request in the words of the compiled engine.
 
     def _asked(self, request: Request, *, noise: bool) -> Asked:
+        from parfit.mdl.compiled.inputs import Inputs, Settings
         from parfit.mdl.compiled.program import Asked
-        from parfit.mdl.compiled.simulation import Inputs, Settings
 
         settings = Settings(
             request.start,

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from parfit.mdl.compiled.clock import Ticks
+from parfit.mdl.compiled.inputs import CONTROLS, Inputs, Settings
 from parfit.mdl.compiled.named import Named
-from parfit.mdl.compiled.simulation import CONTROLS, Inputs, Settings, Simulation
+from parfit.mdl.compiled.simulation import Simulation
 from parfit.mdl.compiled.tables import Knots
 from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
 from parfit.mdl.source import Source

@@ -181,22 +181,14 @@ class Delay(_Stages):
         return (_shifted(out, self._laid(self._input())) - out) * self._count
 
 
-class DelayN(_Stages):
+class DelayN(Delay):
     """DELAY N: as `Delay`, but each stage keeps the delay that it was entered with."""
 
     name = "DELAY N"
 
-    def __init__(
-        self, given: Thunk, delay_time: Thunk, initial: Thunk, order: Thunk, step: Thunk, py_name: str
-    ) -> None:
-        self._input, self._time, self._initial = given, delay_time, initial
-        self._asked, self._step, self.py_name = order, step, py_name
-
     def initial(self, given: Any = None) -> State:
-        delay = named(self._time())
-        self._limit(self._asked(), delay, self._step())
-        stages = self._repeated(self._start(named(self._initial() if given is None else given) * delay))
-        return {"stages": stages, "times": self._repeated(self._laid(delay))}
+        stages = super().initial(given)
+        return {"stages": stages, "times": self._repeated(self._laid(self._time()))}
 
     def value(self, state: State) -> Named:
         return self._named(self._last(state["stages"]) / state["times"][0])

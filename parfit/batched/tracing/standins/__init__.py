@@ -4,6 +4,7 @@ Row       a row of a table, or a Series of parameters
 Table     a frame of parameters
 Run       the frame of a model's run
 Group     the frame of a group, made of `Column`s; `Padded` is the array of one that has padding
+    Located, Frame    how labels are looked up (labels.py)
     Opaque    what is no number, such as text
 """
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from parfit.batched.tracing.standins.labels import resolved_key
 from parfit.batched.tracing.standins.padded import Padded, refuse_length, rows_at
-from parfit.batched.tracing.standins.row import resolved_key
 from parfit.batched.tracing.standins.summaries import Summarised
 from parfit.batched.tracing.standins.vector import Array, Vector
 from parfit.batched.tracing.untraceable import Untraceable

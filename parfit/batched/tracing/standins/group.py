@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from parfit.batched.tracing.standins.column import Column, position_of_row, renumbered, rows_after
+from parfit.batched.tracing.standins.labels import resolved_key
 from parfit.batched.tracing.standins.padded import refuse_length
-from parfit.batched.tracing.standins.row import Row, resolved_key
+from parfit.batched.tracing.standins.row import Row
 from parfit.batched.tracing.standins.vector import Array, StandIn
 from parfit.batched.tracing.untraceable import Untraceable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, Self
@@ -11,23 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from parfit.batched.tracing.standins.labels import Located, by_labels, resolved_key
 from parfit.batched.tracing.standins.summaries import Summarised
-from parfit.batched.tracing.standins.vector import Array, Vector, is_traced
+from parfit.batched.tracing.standins.vector import Array, Vector
 from parfit.batched.tracing.untraceable import Untraceable
 
-__all__ = ["Row", "resolved_key"]
+__all__ = ["Row"]
+
+_by_labels = functools.partial(by_labels, of="Series")
 
 #: Up to so many entries out of order are taken one by one; the compiler makes faster code of that than of a gather.
 _ONE_BY_ONE = 64
-
-
-def resolved_key(key: Any, owner: Any) -> Any:
-    """A key as pandas takes it, refused where it depends on values."""
-    if callable(key):
-        key = key(owner)
-    if is_traced(key):
-        raise Untraceable("entries are selected by computed values: how many there are is not known while compiling")
-    return key
 
 
 def _taken(values: Array, positions: np.ndarray[Any, Any]) -> Array:
@@ -39,32 +34,7 @@ def _taken(values: Array, positions: np.ndarray[Any, Any]) -> Array:
     return values[positions]
 
 
-class _Locator:
-    """``row.loc``, ``row.iloc``, ``row.at`` and ``row.iat``."""
-
-    def __init__(self, row: Row, name: str) -> None:
-        self._row, self._name = row, name
-
-    def __getitem__(self, key: Any) -> Any:
-        positions = getattr(self._row.positions, self._name)
-        return self._row.picked(positions[resolved_key(key, self._row)])
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._row[key] = value
-
-
-def _by_labels(name: str) -> Callable[..., Any]:
-    """A method of a Series that picks or renames entries, whatever the values are."""
-
-    def method(self: Row, *args: Any, **options: Any) -> Any:
-        if is_traced((args, options)) or options.get("inplace"):
-            raise Untraceable(f"Series.{name} is used in a way that cannot be compiled")
-        return self.picked(getattr(self.positions, name)(*args, **options))
-
-    return method
-
-
-class Row(Summarised):
+class Row(Located, Summarised):
     """The stand-in of a Series whose labels are known while tracing.
 
     Labels are looked up by pandas itself, in a Series of positions with the same index: what is found, in which
@@ -171,22 +141,6 @@ class Row(Summarised):
     __matmul__ = dot
 
     # Labels.
-
-    @property
-    def loc(self) -> _Locator:
-        return _Locator(self, "loc")
-
-    @property
-    def iloc(self) -> _Locator:
-        return _Locator(self, "iloc")
-
-    @property
-    def at(self) -> _Locator:
-        return _Locator(self, "at")
-
-    @property
-    def iat(self) -> _Locator:
-        return _Locator(self, "iat")
 
     def __getitem__(self, key: Any) -> Any:
         return self.picked(self.positions[resolved_key(key, self)])
