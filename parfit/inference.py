@@ -141,7 +141,13 @@ _DOUBTFUL = 1e-4
 
 
 def from_normal(
-    A: FloatArray, cost: FloatArray, m: NDArray[Any], free: NDArray[np.bool_], *, absolute_sigma: bool = False
+    A: FloatArray,
+    cost: FloatArray,
+    m: NDArray[Any],
+    free: NDArray[np.bool_],
+    *,
+    absolute_sigma: bool = False,
+    has_jacobians: bool = False,
 ) -> Inferences:
     """As `from_jacobian`, for many fits at once and from their normal equations.
 
@@ -153,16 +159,21 @@ def from_normal(
         Half the sum of squares, and the number of residuals.
     free : ndarray of bool, shape (B, n)
         What was fitted.
+    has_jacobians
+        Whether the Jacobians of what is doubtful will be asked: where that is certain at once, nothing else is said.
 
     Returns
     -------
     Inferences
         `condition` is NaN where `conditions` gives it from the covariance.
     """
-    return _by_columns(A, free, _variance(cost, m, free, absolute_sigma), np.maximum(m, A.shape[1]))
+    variance = _variance(cost, m, free, absolute_sigma)
+    return _by_columns(A, free, variance, np.maximum(m, A.shape[1]), has_jacobians)
 
 
-def _by_columns(A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, size: NDArray[Any]) -> Inferences:
+def _by_columns(
+    A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, size: NDArray[Any], has_jacobians: bool = False
+) -> Inferences:
     """Rows that are regular beyond doubt in operations on whole columns; the others by their spectra."""
     B, n = A.shape[:2]
     cov, spread = np.empty((B, n * (n + 1) // 2)), np.empty(B)
@@ -171,8 +182,10 @@ def _by_columns(A: FloatArray, free: NDArray[np.bool_], variance: FloatArray, si
             part = slice(begin, begin + _SLICE)
             cov[part], spread[part] = _inverted(A[part], variance[part])
         plain = (n * spread < 1 / _DOUBTFUL**2) & (variance > 0) & np.isfinite(variance) & free.all(axis=1)
-    found = Inferences(cov, np.full(B, n, np.int32), np.full(B, math.nan), np.zeros(B, dtype=bool))
-    others = np.flatnonzero(~plain)
+        # The trace of an inverse is at most n times its largest eigenvalue.
+        hopeless = ~(spread < n / _DOUBTFUL**2) & has_jacobians & free.all(axis=1) & np.isfinite(A).all(axis=(1, 2))
+    found = Inferences(cov, np.full(B, n, np.int32), np.full(B, math.nan), hopeless)
+    others = np.flatnonzero(~plain & ~hopeless)
     if len(others):
         again = _from_quadratics(A[others], free[others], variance[others], size[others])
         found.put(others, again)

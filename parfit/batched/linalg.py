@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-__all__ = ["UNROLLED", "Factor", "epsilon", "factor"]
+__all__ = ["UNROLLED", "Factor", "damped", "epsilon", "factor"]
 
 #: The largest system that is written out.
 UNROLLED = 9
@@ -43,16 +43,36 @@ class Factor(NamedTuple):
 
 def factor(M: Array) -> Factor:
     """The Cholesky factor of a symmetric matrix, shape (n, n)."""
-    return _written_out(M) if len(M) <= UNROLLED else _by_lapack(M)
+    return _written_out(_entries(M), len(M), M.dtype) if len(M) <= UNROLLED else _by_lapack(M)
+
+
+def damped(M: Array, D: Array) -> Callable[[Array], Factor]:
+    """The Cholesky factors of ``M + damping * diag(D)`` as a function of the damping.
+
+    What it reads of `M` is taken apart once, outside the loop that calls it.
+    """
+    n = len(M)
+    if n > UNROLLED:
+        return lambda damping: _by_lapack(M + jnp.diag(damping * D))
+    entries, scale = _entries(M), [D[i] for i in range(n)]
+
+    def at(damping: Array) -> Factor:
+        raised = {(i, i): entries[i, i] + damping * scale[i] for i in range(n)}
+        return _written_out(entries | raised, n, M.dtype)
+
+    return at
 
 
 def _sum(terms: list[Array]) -> Array | float:
     return sum(terms[1:], terms[0]) if terms else 0.0
 
 
-def _written_out(M: Array) -> Factor:
-    n = len(M)
-    tiny = n * epsilon(M.dtype)
+def _entries(M: Array) -> dict[tuple[int, int], Array]:
+    return {(i, j): M[i, j] for i in range(len(M)) for j in range(i + 1)}
+
+
+def _written_out(M: dict[tuple[int, int], Array], n: int, dtype: Any) -> Factor:
+    tiny = n * epsilon(dtype)
     L: dict[tuple[int, int], Array] = {}
     regular = jnp.ones((), bool)
     for j in range(n):

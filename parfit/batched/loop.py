@@ -45,7 +45,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 32, 256
 _MOST_INTEGRATING = 128
 _ACCELERATOR_WIDTH = 1 << 16
 #: Steps between two looks at which rows have ended.
-_STEPS = 8
+_STEPS = 10
 #: A chunk is done with, for now, where no more than one in so many of its rows still run: these are moved together.
 _FEW = 8
 #: How long a call into a compiled program may take, s.

@@ -7,13 +7,14 @@ Here on the normal equations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from parfit.batched.linalg import factor
+from parfit.batched.linalg import Factor, damped
 
 __all__ = ["Step", "trust_step"]
 
@@ -58,14 +59,23 @@ def trust_step(A: Array, g: Array, D: Array, radius: Array, damping: Array) -> S
     zero = jnp.zeros_like(radius)
     most = jnp.maximum(steepest / radius, float(np.finfo(g.dtype).tiny) / jnp.minimum(radius, 0.1))
     start = _Search(g, zero, zero, zero, zero, most, zero, jnp.int32(0), jnp.zeros((), bool))
-    found = lax.while_loop(lambda s: ~s.done, lambda s: _try(s, A, g, D, radius, damping, steepest), start)
+    factor_at = damped(A, D)
+    found = lax.while_loop(lambda s: ~s.done, lambda s: _try(s, factor_at, g, D, radius, damping, steepest), start)
     return Step(found.step, found.length, found.used)
 
 
-def _try(s: _Search, A: Array, g: Array, D: Array, radius: Array, before: Array, steepest: Array) -> _Search:
+def _try(
+    s: _Search,
+    factor_at: Callable[[Array], Factor],
+    g: Array,
+    D: Array,
+    radius: Array,
+    before: Array,
+    steepest: Array,
+) -> _Search:
     """One step: without damping at first, then with what makes its length fit."""
     first = s.tries == 0
-    factorised = factor(A + jnp.diag(s.damping * D))
+    factorised = factor_at(s.damping)
     step = factorised.solve(-g)
     length = _length(step, D)
     excess = length - radius

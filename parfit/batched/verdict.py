@@ -133,23 +133,22 @@ def _short(
     with np.errstate(over="ignore", invalid="ignore"):
         reach = scale * np.sqrt(2 * np.abs(state.cost))[:, None]
         steep = (np.abs(slope) > _ORTHOGONAL * reach).any(axis=1)
-    asked = np.flatnonzero(converged & steep & np.isfinite(M).all(axis=(1, 2)))
+    cost = np.abs(state.cost)
+    fall = np.maximum(max(_FALLS, 10 * getattr(loop.solver, "ftol", 0.0)) * cost, _NO_GAIN * np.abs(state.start_cost))
+    high = (cost > fall) | (not loop.solver.residuals)  # a sum of squares falls by no more than what it is
+    asked = np.flatnonzero(converged & steep & high & np.isfinite(M).all(axis=(1, 2)))
     if not len(asked):
         return asked
     step, promise = _newton(M[asked], slope[asked], held[asked], np.where(scale[asked] > 0, scale[asked], 1.0))
-    cost = np.abs(state.cost[asked])
-    fall = np.maximum(
-        max(_FALLS, 10 * getattr(loop.solver, "ftol", 0.0)) * cost, _NO_GAIN * np.abs(state.start_cost[asked])
-    )
-    worth = np.flatnonzero(promise > fall)
-    asked, step, fall = asked[worth], step[worth], fall[worth]
+    worth = np.flatnonzero(promise > fall[asked])
+    asked, step = asked[worth], step[worth]
     if not len(asked):
         return asked
     rows = found.rows(asked)
     short = np.zeros(len(asked), dtype=bool)
     for share in _SHARES:
         there = np.clip(state.x[asked] + share * step, rows["lower"], rows["upper"])
-        short |= loop.costs(rows, there.astype(state.x.dtype)) < state.cost[asked] - fall
+        short |= loop.costs(rows, there.astype(state.x.dtype)) < (state.cost - fall)[asked]
     # beside NaN, where a step that is short enough does not lower the cost at all, there is nothing to show
     beside = state.nonfinite[asked] > 0
     found_short: NDArray[np.intp] = asked[short | beside]

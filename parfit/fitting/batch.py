@@ -120,8 +120,9 @@ def _inferred(bucket: Bucket, found: Finished, m: NDArray[Any], free: NDArray[np
     if bucket.m < 0:
         return None if found.extra is None else inference.from_hessians(found.extra.astype(np.float64), free)
     if state.A is not None:
-        said = inference.from_normal(state.A.astype(np.float64), cost, m, free)
-        asked = np.flatnonzero(said.doubtful if bucket.loop.double else np.zeros(len(m), dtype=bool))
+        double = bucket.loop.double
+        said = inference.from_normal(state.A.astype(np.float64), cost, m, free, has_jacobians=double)
+        asked = np.flatnonzero(said.doubtful & double)
     else:
         said, asked = None, np.arange(len(m))
     if not len(asked):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
@@ -59,7 +58,7 @@ def record(objective: Callable[[Any], Any], example: Any) -> Recorded:
     closed, shape = jax.make_jaxpr(objective, return_shape=True)(example)
     # In the precision of the trace, and copies: JAX keeps what it made of an array of NumPy's as long as that is alive,
     # and takes it again in the other precision.
-    constants = [jnp.array(np.array(constant)) for constant in closed.consts]
+    constants = [jax.device_put(np.array(constant)) for constant in closed.consts]
     run: Callable[..., Any] = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))
     said = hashlib.sha256(str(closed.jaxpr).encode())
     for constant in closed.consts:
