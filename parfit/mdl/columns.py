@@ -82,12 +82,12 @@ class Layout:
         Each with the labels of its axes.
     coords
         By variable.
-    whole
-        The variables that are whole numbers throughout.
+    kinds
+        The variables that are whole numbers, or truths, throughout, with `int` or `bool`.
     """
 
     def __init__(
-        self, columns: Sequence[Column], coords: Mapping[str, Mapping[str, Sequence[str]]], whole: Collection[str]
+        self, columns: Sequence[Column], coords: Mapping[str, Mapping[str, Sequence[str]]], kinds: Mapping[str, type]
     ) -> None:
         self._parts: list[tuple[Column, Mapping[str, Sequence[str]], list[int] | None]] = []
         names: dict[str, None] = {}
@@ -98,7 +98,8 @@ class Layout:
             self._parts.append((column, coords[column.name], None if len(new) == len(own) else new))
             names.update(dict.fromkeys(own))
         self.names = pd.Index(list(names))
-        self._whole = {c.label: int for c in columns if c.name in whole and c.label in names}
+        known = [column for column in columns if column.name in kinds]
+        self._kinds = {name: kinds[c.name] for c in known for name in c.flat_names(coords[c.name]) if name in names}
 
     def matrices(self, values: Mapping[str, Any]) -> list[Any]:
         """The values of each column as a matrix, times by elements."""
@@ -114,7 +115,7 @@ class Layout:
         parts = self.matrices(values)
         matrix = np.concatenate(parts, axis=1) if parts else np.zeros((len(index), 0))
         frame = pd.DataFrame(matrix, index=index, columns=self.names)
-        return frame.astype(self._whole) if self._whole else frame
+        return frame.astype(self._kinds) if self._kinds else frame
 
 
 def places(request: Request, labels: Any) -> Any:

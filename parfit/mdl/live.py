@@ -220,6 +220,7 @@ class Live:
             Whatever PySD raises; this object is then spent.
         """
         with self.noise(request.seed):
+            self.restore()  # reading the values of components leaves traces, too
             for name, value in request.params.items():
                 self._replace(name, value)
             try:

@@ -271,14 +271,15 @@ class Runner:
 
     def _layout(self, request: Request, result: Result) -> Layout:
         # What is a whole number in the text may be given as another.
-        key = self._key(request), result.whole
+        key = self._key(request), result.kinds
         if key not in self._layouts:
-            self._layouts[key] = Layout(self._columns(request), result.coords, result.whole)
+            self._layouts[key] = Layout(self._columns(request), result.coords, dict(result.kinds))
         return self._layouts[key]
 
     def _of_frame(self, request: Request, frame: pd.DataFrame) -> dict[str, Any]:
         """The arrays of a frame that PySD made."""
         chosen = places(request, np.asarray(frame.index))
+        frame = frame.loc[:, ~frame.columns.duplicated()]
         found = {}
         for column in self._columns(request):
             variable = self.catalog.variables[column.name]
@@ -293,7 +294,8 @@ class Runner:
 
 def _check_times(result: Result) -> None:
     if result.clock.skipped or not len(result.clock.saved):
-        some = ", ".join(f"{time:g}" for time in result.clock.skipped[:5])
+        wrong = [time for time in result.clock.skipped if not np.isclose(time, result.clock.times).any()]
+        some = ", ".join(f"{time:g}" for time in (wrong or result.clock.skipped)[:5])
         raise InvalidInputError(
             f"times {some} fall on no step of the run, which goes from {result.clock.times[0]:g} to "
             f"{result.clock.times[-1]:g} by {result.clock.steps[0]:g}."

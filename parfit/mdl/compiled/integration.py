@@ -58,6 +58,8 @@ class Integration:
         self._constant = {name: simulation.value(main, name) for name in fixed}
         self._columns = [name for name in columns if name not in self._constant]
         self._axes: dict[str, Named] = {}
+        simulation.moment.values.clear()
+        self._read_order = simulation.direct([(main, name) for name in self._columns])
 
     def run(self) -> dict[str, tuple[Any, Named]]:
         clock, saved = self._clock, self._clock.saved
@@ -187,6 +189,8 @@ class Integration:
         simulation = self._simulation
         with simulation.at(jnp.asarray(time, self._dtype), number, states):
             found = {}
+            for node in self._read_order:
+                simulation.value(*node)
             for name in self._columns:
                 value = self._axes[name] = simulation.value(simulation.main, name)
                 found[name] = jnp.asarray(value.data, self._dtype)

@@ -22,6 +22,7 @@ from parfit.mdl.compiled.clock import Ticks
 from parfit.mdl.compiled.inputs import CONTROLS, Inputs, Settings
 from parfit.mdl.compiled.named import Named
 from parfit.mdl.compiled.simulation import Simulation
+from parfit.mdl.compiled.statefuls import Integ
 from parfit.mdl.compiled.tables import Knots
 from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
 from parfit.mdl.source import Source
@@ -74,21 +75,21 @@ class Result:
         Column to an array, the first axis that of `Ticks.saved`.
     coords
         Column to the labels of its other axes.
-    whole
-        Columns that are whole numbers throughout.
+    kinds
+        Columns that are whole numbers, or truths, throughout, with `int` or `bool`.
     """
 
     clock: Ticks
     values: Mapping[str, Any]
     coords: Mapping[str, Mapping[str, Sequence[str]]]
-    whole: frozenset[str] = frozenset()
+    kinds: frozenset[tuple[str, type]] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
 class _Program:
     run: Callable[..., Any]
     coords: Mapping[str, Mapping[str, Sequence[str]]]
-    whole: frozenset[str]
+    kinds: frozenset[tuple[str, type]]
 
 
 class Programs:
@@ -106,6 +107,7 @@ class Programs:
         self._structural: set[str] = set()
         self._clocks: OrderedDict[Hashable, Ticks] = OrderedDict()
         self._timeless: dict[tuple[str, ...], bool] = {}
+        self._free_of: dict[tuple[str, ...], frozenset[str]] = {}
         self._lock = threading.RLock()
 
     def unsupported(self, columns: Sequence[str], shapes: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
@@ -169,7 +171,8 @@ class Programs:
         Unsupported
             Where this run cannot be compiled.
         """
-        with jax.enable_x64(True), _on_the_processor():
+        # At once, also where the caller is being traced: nothing of this run is.
+        with jax.enable_x64(True), jax.ensure_compile_time_eval(), _on_the_processor():
             clock_key = self._clock_key(asked)
             clock = self._clock(asked, clock_key)
             if clock.skipped or not len(clock.saved):
@@ -181,7 +184,7 @@ class Programs:
         values = {name: np.asarray(data) for name, data in flat.items()}
         if general:
             values = {name: data[clock.saved] for name, data in values.items()}
-        return Result(clock, values, program.coords, program.whole)
+        return Result(clock, values, program.coords, program.kinds)
 
     # Times. A program that reads all steps serves runs of other ends and other times, too, with as many steps or a few
     # less: each row of a table may have times of its own.
@@ -206,6 +209,19 @@ class Programs:
                     self._clocks.popitem(last=False)
             return self._clocks[key]
 
+    def _free(self, columns: tuple[str, ...]) -> frozenset[str]:
+        """The settings that no program knows, but for the times and steps, which are its arguments."""
+        if columns not in self._free_of:
+            simulation = Simulation(self._source, Settings(), Inputs())
+            reached = simulation.closure((simulation.main, name) for name in columns)
+            names = {name for _, name in reached}.union(*(s.elements[n].needs for s, n in reached if n in s.elements))
+            held = [section.namespace.get(name) for section, name in reached if name not in section.elements]
+            free = set() if {"time", "initial_time"} & names else {"start"}
+            if "time_step" not in names and all(type(one) is Integ for one in held):
+                free.add("time_step")
+            self._free_of[columns] = frozenset(free)
+        return self._free_of[columns]
+
     def _is_general(self, asked: Asked, clock: Ticks) -> bool:
         """Whether the program is one that reads all steps."""
         if asked.columns not in self._timeless:
@@ -216,24 +232,28 @@ class Programs:
 
     def _program(self, asked: Asked, clock: Ticks, clock_key: Hashable) -> tuple[_Program, Any]:
         while True:
-            moving = {n: v for n, v in asked.inputs.params.items() if n not in self._structural}
-            fixed = {n: v for n, v in asked.inputs.params.items() if n in self._structural}
-            numbers, rebuild = _flattened(moving, asked.inputs.initial)
-            times = (asked.settings.start, asked.settings.time_step, _room_for(len(clock.times)))
+            params = sorted(asked.inputs.params.items())
+            moving = {n: v for n, v in params if n not in self._structural}
+            fixed = {n: v for n, v in params if n in self._structural}
+            initial = None if asked.inputs.initial is None else dict(sorted(asked.inputs.initial.items()))
+            numbers, rebuild = _flattened(moving, initial)
+            free = self._free(asked.columns)
+            own = [None if name in free else getattr(asked.settings, name) for name in ("start", "time_step")]
+            room = _room_for(len(clock.times))
             key = (
-                times if clock_key is None else clock_key,
+                (*own, room) if clock_key is None else clock_key,
                 asked.columns,
                 asked.integrator,
                 asked.seed is None,
                 tuple((n, *_signature(v)) for n, v in moving.items()),
-                None if asked.inputs.initial is None else tuple((n, v.shape) for n, v in asked.inputs.initial.items()),
+                None if initial is None else tuple((n, v.shape) for n, v in initial.items()),
                 tuple((n, *_signature(v), *(a.tobytes() for a in _arrays(v))) for n, v in fixed.items()),
             )
             with self._lock:
                 if key not in self._made:
                     try:
                         known = None if clock_key is None else clock
-                        self._made[key] = self._compiled(asked, fixed, numbers, rebuild, known, times[2])
+                        self._made[key] = self._compiled(asked, fixed, numbers, rebuild, known, room)
                     except StructuralError as error:
                         culprits = self._culprits(error, moving)
                         if culprits:
@@ -279,7 +299,7 @@ class Programs:
             simulation = Simulation(self._source, settings, inputs)
             every = clock or Ticks(ticks[0], ticks[1], np.arange(room), np.zeros(room), ())
             found = simulation.run(asked.columns, every, asked.integrator)
-            made["whole"] = frozenset(simulation.whole)
+            made["kinds"] = frozenset(simulation.kinds.items())
             made["cuts"] = simulation.cuts
             made["coords"] = {name: axes.coords for name, (_, axes) in found.items()}
             return {name: data for name, (data, _) in found.items()}
@@ -288,7 +308,7 @@ class Programs:
         ticks = () if clock is not None else (np.zeros(room), np.ones(room))
         with_barriers.trace(numbers, 0, *ticks)  # for what it makes known, and refuses
         run = with_barriers if made["cuts"] else jax.jit(function, compiler_options=_CPU_OPTIONS)
-        return _Program(run, made["coords"], made["whole"])
+        return _Program(run, made["coords"], made["kinds"])
 
 
 def _on_the_processor() -> AbstractContextManager[Any]:

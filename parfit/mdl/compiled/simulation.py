@@ -11,12 +11,14 @@ order of what they need, each once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from parfit.mdl.compiled.clock import Ticks, ticks
 from parfit.mdl.compiled.inputs import Inputs, Settings
@@ -31,6 +33,12 @@ from parfit.mdl.source import Source
 
 __all__ = ["ModelTime", "Simulation"]
 
+
+#: What goes wrong while a text is evaluated.
+_PYTHONS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+#: More variables than this that need each other are computed in their order, each by itself, rather than when asked
+#: for: Python's stack is not long.
+_DEEP = 50
 
 #: A variable, stock, delay or macro: its section and its name there.
 Node = tuple[Section, str]
@@ -53,7 +61,7 @@ class ModelTime:
         return self._simulation.control(name)
 
     def initial_time(self) -> Any:
-        return self._simulation.start
+        return self._simulation.begin
 
     def final_time(self) -> Any:
         return self._control("final_time")
@@ -96,8 +104,8 @@ class Simulation:
         self.states: dict[str, Any] = {}
         self.constants: dict[str, Any] = {}
         self.steps = 0
-        #: Variables that are whole numbers, as Python has them.
-        self.whole: set[str] = set()
+        #: Variables that are whole numbers as Python has them, or truths throughout.
+        self.kinds: dict[str, type] = {}
         self._running: dict[str, None] = {}
         self._changing: dict[str, bool] = {}
         self._exact: frozenset[str] = frozenset()
@@ -113,7 +121,7 @@ class Simulation:
         self._take(inputs.params)
         self.start = settings.start
         if self.start is None:
-            self.start = self._own_start if inputs.initial is not None else self._model_start(inputs.params)
+            self.start = self._model_start(inputs.params)
         if inputs.initial is None:
             self._own_start = self.start
         self.moment.time = float(self.start)
@@ -128,7 +136,7 @@ class Simulation:
     def _take(self, params: Mapping[str, Named | Knots]) -> None:
         """Put parameters into the place of variables; lookups and data hold theirs in tables."""
         self.constants.clear()
-        self.whole.clear()
+        self.kinds.clear()
         self.moment.values.clear()
         self._overrides = {}
         for name, value in params.items():
@@ -166,12 +174,23 @@ class Simulation:
             raise
         except Unsupported as error:
             raise error if error.where else Unsupported(error.what, key) from None
-        except ArithmeticError as error:  # Python's own, of numbers in the text; PySD may never come to them
-            raise Unsupported(str(error), key) from error
+        except _PYTHONS as error:  # of numbers in the text, for example; PySD may never come to them
+            raise Unsupported(f"{type(error).__name__}: {error}", key) from error
         finally:
             del self._running[key]
-        (self.moment.values if self.changes((section, name)) else self.constants)[key] = value
+        apart = self._starts_twice and self.moment.stage == "Initialization"  # each with an initial time of its own
+        (self.moment.values if apart or self.changes((section, name)) else self.constants)[key] = value
         return value
+
+    @property
+    def begin(self) -> Any:
+        """The initial time, at this moment."""
+        return self._own_start if self._starts_twice and self.moment is self._origin else self.start
+
+    @property
+    def _starts_twice(self) -> bool:
+        """Whether the run starts at another time than the model."""
+        return self.inputs.initial is not None and self._own_start != self.start
 
     def _computed(self, section: Section, name: str, key: str) -> Named:
         override = self._overrides.get(key)
@@ -181,9 +200,13 @@ class Simulation:
             value = interpolated(named(self.time()).data, override.x, override.y, "interpolate")
             return Named(value, override.coords, override.dims)
         value = section.elements[name].function()
-        if type(value) is int:
-            self.whole.add(key)
-        return named(value)
+        found = named(value)
+        self.kinds.pop(key, None)  # at the start it may have been another
+        if type(value) is int and not self.changes((section, name)):
+            self.kinds[key] = int
+        elif jnp.result_type(found.data) == np.bool_:
+            self.kinds[key] = bool
+        return found
 
     def control(self, name: str) -> Any:
         """A setting of the run: as given, or the model's own."""
@@ -233,15 +256,17 @@ class Simulation:
         if initial is not True or isinstance(held, Macro):
             yield from self._nodes(section, needs.step)
 
-    def closure(self, nodes: Iterable[Node], *, initial: bool | None = None) -> list[Node]:
-        """Nodes and all that they are computed from, each after what it needs, where there is no circle."""
+    def closure(
+        self, nodes: Iterable[Node], *, initial: bool | None = None, only: Collection[str] | None = None
+    ) -> list[Node]:
+        """Nodes and all (or only some) that they are computed from, each after what it needs, where no circle is."""
         found: dict[str, Node] = {}
         seen: set[str] = set()
         stack: list[tuple[Node, Iterator[Node]]] = []
 
         def push(node: Node) -> None:
             key = node[0].key + node[1]
-            if key not in seen:
+            if key not in seen and (only is None or key in only):
                 seen.add(key)
                 stack.append((node, self.needs(node, initial=initial)))
 
@@ -256,6 +281,19 @@ class Simulation:
                 else:
                     push(following)
         return list(found.values())
+
+    def direct(self, nodes: Iterable[Node]) -> list[Node]:
+        """What is computed at this moment, each after what it needs, where that is much; nothing where it is little."""
+        within: dict[str, Node] = {}
+        waiting = list(nodes)
+        while waiting:
+            section, name = waiting.pop()
+            key = section.key + name
+            known = key in within or key in self.constants or key in self.moment.values
+            if name in section.elements and not known and not self._called_with((section, name)):
+                within[key] = (section, name)
+                waiting += self.needs((section, name))
+        return self.closure(within.values(), only=within) if len(within) > _DEEP else []
 
     def changes(self, node: Node) -> bool:
         """Whether a variable changes over time."""
@@ -298,9 +336,17 @@ class Simulation:
         try:
             with self.within(stateful):
                 given = self._given(stateful)
+                self._compute_first(stateful)
                 return stateful.initial() if given is None else stateful.initial(given)
         finally:
             self.moment = before
+
+    def _compute_first(self, stateful: Stateful) -> None:
+        """What the start of a stock is computed from."""
+        if (node := self._nodes_of.get(stateful.key)) is not None:
+            section, name = node
+            for needed in self.direct(self._nodes(section, section.needs[name].initial)):
+                self.value(*needed)
 
     def _given(self, stateful: Stateful) -> Named | None:
         """What the caller starts a stock with; of one that has several equations, the part of this one."""
@@ -361,11 +407,9 @@ class Simulation:
         needed = self.closure(roots)
         cutting = [node for node in needed if node[1] in node[0].elements and node[0].elements[node[1]].cuts]
         self._exact = frozenset(section.key + name for section, name in self.closure(cutting))
-        held = {
-            section.namespace[name].key: section.namespace[name]
-            for section, name in needed
-            if isinstance(section.namespace.get(name), Stateful) and name not in section.elements
-        }
+        remembered = [n for n in needed if isinstance(n[0].namespace.get(n[1]), Stateful)]
+        self._nodes_of = {section.namespace[name].key: (section, name) for section, name in remembered}
+        held = {s.namespace[name].key: s.namespace[name] for s, name in remembered if name not in s.elements}
         self.steps = int(clock.saved[-1]) if len(clock.saved) else 0
         self._prepare_start(needed)
         self.moment = self._begun
