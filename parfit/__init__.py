@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
         ParfitWarning,
         RemoteError,
         SetupError,
+        StoreError,
+        StoreMismatchError,
         TaskTimeoutError,
         UnknownNameError,
         WorkerLostError,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.curves import curve_fit
     from parfit.executors.cpus import cpu_count
     from parfit.executors.workers.idle import shutdown_workers
-    from parfit.fitting import fit
+    from parfit.fitting import fit, open_store
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
     from parfit.results import Fits
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 #: public name -> module; a module is imported when its first name is asked for
 _HOME = {
     "fit": "parfit.fitting",
+    "open_store": "parfit.fitting",
     "Fits": "parfit.results",
     "curve_fit": "parfit.curves",
     "jaxify": "parfit.batched.tracing.jaxify",
@@ -75,6 +78,8 @@ _HOME = {
             "ParfitWarning",
             "RemoteError",
             "SetupError",
+            "StoreError",
+            "StoreMismatchError",
             "TaskTimeoutError",
             "UnknownNameError",
             "WorkerLostError",
@@ -106,6 +111,8 @@ __all__ = [
     "Solver",
     "Status",
     "Store",
+    "StoreError",
+    "StoreMismatchError",
     "TaskTimeoutError",
     "UnknownNameError",
     "WorkerLostError",
@@ -119,6 +126,7 @@ __all__ = [
     "fit",
     "jaxify",
     "load_model",
+    "open_store",
     "shutdown_workers",
     "sweep",
 ]

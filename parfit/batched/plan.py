@@ -290,20 +290,19 @@ def _buckets(plan: Plan, positions: Positions, solver_for: Callable[[bool], Batc
     lengths = plan.traced.feed.lengths
     if lengths is None:
         return [_bucket(plan, positions, 0, solver_for)]
-    own = lengths[positions]
-    wanted = np.maximum(_LEAST_LENGTH, 2 ** np.ceil(np.log2(np.maximum(own, 1))).astype(int))
-    longest = int(own.max())
-    wanted = np.minimum(wanted, max(longest, 1))
+    # Of all datasets, also where only some are fitted: these have the same bits then.
+    wanted = np.maximum(_LEAST_LENGTH, 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(int))
+    wanted = np.minimum(wanted, max(int(lengths.max()), 1))
     made: list[Bucket] = []
-    left = np.ones(len(positions), dtype=bool)
+    left = np.ones(len(lengths), dtype=bool)
     for length in sorted(set(wanted.tolist()), reverse=True):  # shorter ones join where that costs little
         chosen = left & (wanted == length)
         shorter = left & (wanted < length)
-        if shorter.any() and (length - own[shorter]).sum() <= _PADDING:
+        if shorter.any() and (length - lengths[shorter]).sum() <= _PADDING:
             chosen |= shorter
-        if chosen.any():
-            made.append(_bucket(plan, positions[chosen], length, solver_for))
-            left &= ~chosen
+        if chosen[positions].any():
+            made.append(_bucket(plan, positions[chosen[positions]], length, solver_for))
+        left &= ~chosen
     return made
 
 
@@ -325,8 +324,7 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     residuals = len(found.shape) == 1
     m = found.shape[0] if residuals else -1
     solver = solver_for(residuals)
-    starts = plan.starts
-    bounded = bool(np.isfinite(starts.lower).any() or np.isfinite(starts.upper).any())
+    bounded = plan.problem.parameters.bounded
     numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
     shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
     width = chunk_width(numbers, plan.dtype.itemsize, loops=found.loops)

@@ -172,6 +172,46 @@ class Columns:
         rows, columns = self._triangle
         return self.cov[:, rows == columns]
 
+    def taken(self, positions: NDArray[np.intp]) -> Columns:
+        """Some rows, a copy."""
+        made = Columns(0, self.params.shape[1])
+        for name in ("params", "at_bound", "status", "floats", "ints"):
+            setattr(made, name, getattr(self, name)[positions])
+        made.cov = None if self.cov is None else self.cov[positions]
+        texts = list(self._messages)
+        codes, message_of = np.unique(self._message_of[positions], return_inverse=True)
+        made._message_of = message_of.astype(np.int32)
+        made._messages = {texts[code]: i for i, code in enumerate(codes)}
+        for name in ("errors", "warnings", "history"):
+            if kept := getattr(self, name):
+                setattr(made, name, {i: kept[p] for i, p in enumerate(positions.tolist()) if p in kept})
+        return made
+
+    def place(self, positions: NDArray[np.intp], rows: Columns) -> None:
+        """Put in the rows of others, in place of what was there."""
+        for name in ("params", "at_bound", "status", "floats", "ints"):
+            getattr(self, name)[positions] = getattr(rows, name)
+        if rows.cov is not None and self.cov is None:
+            self.cov = np.full((len(self), len(self._triangle[0])), np.nan)
+        if self.cov is not None:
+            self.cov[positions] = np.nan if rows.cov is None else rows.cov
+        codes = [self._messages.setdefault(message, len(self._messages)) for message in rows._messages]
+        self._message_of[positions] = np.array(codes, dtype=np.int32)[rows._message_of]
+        for name in ("errors", "warnings", "history"):
+            mine, others = getattr(self, name), getattr(rows, name)
+            for i, position in enumerate(positions.tolist()) if mine or others else ():
+                mine.pop(position, None)
+                if i in others:
+                    mine[position] = others[i]
+
+    def coded_messages(self) -> tuple[NDArray[np.int32], list[str]]:
+        """The message of each row as a position in a list, and the list."""
+        return self._message_of, list(self._messages)
+
+    def code_messages(self, codes: NDArray[np.int32], messages: list[str]) -> None:
+        """Give each row a message, as `coded_messages` has them."""
+        self._message_of, self._messages = codes, {text: i for i, text in enumerate(messages)}
+
     def copy(self) -> Columns:
         """A copy that shares nothing."""
         return copy.deepcopy(self)

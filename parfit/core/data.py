@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from parfit.core.blocks import DataBlock, FrameBlock, GroupBlock, ItemBlock, TreeBlock, mapped
 from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
+from parfit.core.fingerprint import digest, of_columns
 from parfit.core.values import is_array
 
 __all__ = ["DataBlock", "Datasets", "read_data"]
@@ -49,6 +50,11 @@ class Datasets(ABC):
     @abstractmethod
     def block(self, positions: Positions) -> DataBlock:
         """The datasets at `positions`."""
+
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """What each dataset is, in 16 bytes, shape (B, 2); its label is not part of it."""
+        every = range(len(self))
+        return _as_numbers(digest(self.one(i)) for i in every)
 
     def one(self, position: int) -> Any:
         """The dataset at `position`, as the objective sees it."""
@@ -124,6 +130,16 @@ class _FrameRows(Datasets):
         chosen = _run(positions)
         return FrameBlock(self.owner.iloc[positions if chosen is None else chosen])
 
+    def fingerprints(self) -> NDArray[np.uint64]:
+        frame = self.owner
+        columns = [frame.iloc[:, i] for i in range(frame.shape[1])]
+        if all(isinstance(c.dtype, np.dtype) and c.dtype.kind in "iufb" for c in columns):
+            same = len(set(frame.dtypes)) == 1
+            found = of_columns([frame.to_numpy()] if same else [c.to_numpy() for c in columns], len(frame))
+        else:
+            found = of_columns([_fingerprints_of(c) for c in columns], len(frame))
+        return found ^ _as_numbers([digest(frame.columns)])
+
 
 class _Items(Datasets):
     def __init__(self, items: list[Any], labels: pd.Index[Any], owner: Any) -> None:
@@ -133,6 +149,17 @@ class _Items(Datasets):
 
     def block(self, positions: Positions) -> DataBlock:
         return ItemBlock([self._items[i] for i in positions])
+
+
+def _as_numbers(digests: Iterable[bytes]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _fingerprints_of(column: pd.Series[Any]) -> NDArray[Any]:
+    """A column as numbers, or as the fingerprint of each cell."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
+        return column.to_numpy()
+    return _as_numbers(digest(cell) for cell in column)
 
 
 class _Groups(_Items):
@@ -206,3 +233,10 @@ class _Tree(Datasets):
         chosen = _run(positions)
         part = functools.partial(_part, positions if chosen is None else chosen)
         return TreeBlock(mapped(self._tree, part), len(positions))
+
+    def fingerprints(self) -> NDArray[np.uint64]:
+        leaves = _leaves(self._tree)
+        if any(leaf.dtype.kind not in "iufb" or isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
+            return super().fingerprints()
+        names = digest(mapped(self._tree, lambda leaf: (leaf.dtype.str, leaf.shape[1:])))
+        return of_columns(leaves, len(self)) ^ _as_numbers([names])

@@ -23,6 +23,8 @@ __all__ = [
     "ParfitWarning",
     "RemoteError",
     "SetupError",
+    "StoreError",
+    "StoreMismatchError",
     "TaskTimeoutError",
     "UnknownNameError",
     "WorkerLostError",
@@ -64,6 +66,22 @@ class MissingPackageError(ParfitError, ImportError):
 
 class ModelError(ParfitError, ValueError):
     """A model file could not be translated or loaded."""
+
+
+class StoreError(ParfitError, OSError):
+    """A store cannot be written or read; `fits`, where there is one, holds what was fitted all the same.
+
+    Attributes
+    ----------
+    fits : Fits, optional
+        All results, from memory.
+    """
+
+    fits: Any = None
+
+
+class StoreMismatchError(InvalidInputError):
+    """A store holds fits of something else: of other data, another objective, or with other options."""
 
 
 class DownloadError(ParfitError, OSError):

@@ -236,7 +236,15 @@ class BatchedSolver(ABC):
 
 
 class Store(AbstractContextManager["Store"]):
-    """Where solutions are kept as they come, by the position of their dataset; one writer, the parent."""
+    """Where solutions are kept as they come, by the position of their dataset; one writer, the parent.
+
+    Attributes
+    ----------
+    engine
+        Which engine fitted what is here, where that is known.
+    """
+
+    engine: str | None = None
 
     @abstractmethod
     def put(self, position: int, outcome: Outcome) -> None:
@@ -254,6 +262,10 @@ class Store(AbstractContextManager["Store"]):
     @abstractmethod
     def columns(self) -> Any:
         """All that is here, as the columns that `Fits` is made of."""
+
+    def settle(self, engine: str) -> None:
+        """Note which engine fits what is not done; may raise where what is here came from another."""
+        self.engine = engine
 
     def __enter__(self) -> Self:
         return self

@@ -3,21 +3,24 @@
     fit ── prepare.py: every argument checked and converted, once ──▶ Call
     Call ── call.py: tasks ──▶ executor ──▶ worker.py: one dataset, one solver ──▶ store ──▶ Fits
                      └─ kinds.py: is the objective a scalar or residuals, the same for all datasets?
+    stored.py: what a file of solutions is of, and a Fits of what it holds
 
 What is wrong with every dataset is raised here; what is wrong with one is its status.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from parfit.core.protocols import Solver, Store
 from parfit.fitting.prepare import prepare
+from parfit.fitting.stored import open_store
 from parfit.progress import Progress
 from parfit.results import Fits
 
-__all__ = ["fit"]
+__all__ = ["fit", "open_store"]
 
 
 def fit(
@@ -40,7 +43,10 @@ def fit(
     timeout: float | None = None,
     retries: int = 1,
     on_error: str = "record",
-    store: Store | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
+    retry_failed: bool = False,
+    warm_start: bool = False,
+    overwrite: bool = False,
     seed: int | None = 0,
     progress: Progress = None,
     history: bool = False,
@@ -114,8 +120,17 @@ def fit(
     on_error : {"record", "raise"}
         ``"record"``: a dataset that cannot be fitted is a row with a status, and the others go on. ``"raise"`` stops at
         the first, naming its label.
-    store : Store, optional
-        Where solutions are kept; by default in memory.
+    store : path or Store, optional
+        Where solutions are kept; by default in memory. A path is that of a SQLite file: what is finished is in it
+        within a second, whatever becomes of this process, and the same call again fits only what is missing, and
+        datasets that have changed. `parfit.open_store` reads it at any time. A file with fits of another objective, or
+        with other options, is refused.
+    retry_failed : bool
+        Fit again what is in the store and did not converge.
+    warm_start : bool
+        Datasets that have changed start from their old solution in the store.
+    overwrite : bool
+        Begin anew where the store holds fits of something else.
     seed : int or None
         Every dataset's random numbers come from this and its position.
     progress : bool or callable, optional

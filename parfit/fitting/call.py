@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 import time
 import warnings
 from collections import Counter
@@ -28,10 +29,11 @@ from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
 from parfit.fitting.sensitivity import sensitivity_of
+from parfit.fitting.stored import store_for
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
 from parfit.results import Fits
-from parfit.stores import MemoryStore
+from parfit.stores import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -54,7 +56,7 @@ class Call:
     timeout: float | None
     retries: int
     on_error: str
-    store: Store | None
+    store: str | os.PathLike[str] | Store | None
     progress: Progress
     given: dict[str, Any]
     prepare: Callable[..., Call]
@@ -62,12 +64,19 @@ class Call:
     def run(self) -> Fits:
         """Fit every dataset that the store does not have."""
         n = len(self.problem.parameters.names)
-        store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
+        store: Store
+        if isinstance(self.store, (str, os.PathLike)):
+            store = store_for(self.store, self.datasets, self.problem, self.solver, self.given)
+        else:
+            store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
         with store:
+            call = self
+            if isinstance(store, SqliteStore) and self.given["warm_start"] and len(store.changed):
+                call = self._starting(np.clip(store.old, self.problem.parameters.lower, self.problem.parameters.upper))
             missing = np.ones(len(self.datasets), dtype=bool)
             missing[np.fromiter(store.done(), dtype=np.intp)] = False
             positions = np.flatnonzero(missing)
-            fits = self._fill(store, positions, already=len(missing) - len(positions))
+            fits = call._fill(store, positions, already=len(missing) - len(positions))
         _refuse_if_all_invalid(fits, store.columns())
         return fits
 
@@ -93,9 +102,12 @@ class Call:
         return call._fill(store, positions)
 
     def _from_solution(self, old: Fits) -> Call:
-        """The same call, each dataset starting where it ended, moved inside its bounds; anew where that is nowhere."""
+        """The same call, each dataset starting where it ended; anew where that is nowhere."""
+        return self._starting(old.params.to_numpy())
+
+    def _starting(self, found: NDArray[np.float64]) -> Call:
+        """The same call with a start for each dataset; where it is NaN, the one that it had."""
         p = self.problem.parameters
-        found = old.params.to_numpy()
         if p.start_of is None:
             found = np.where(np.isfinite(found), found, np.broadcast_to(p.start, found.shape))
         parameters = dataclasses.replace(p, start=found)
@@ -109,10 +121,12 @@ class Call:
 
         def result() -> Fits:
             columns: Columns = store.columns()
-            if plan is None:
-                reconcile(columns)
             seconds = time.perf_counter() - begin
             engine, where = self._engine(plan)
+            if not len(positions) and store.engine is not None:
+                engine = store.engine
+            if engine == "rows":
+                reconcile(columns)
             hooks = (self.refit, self._debug, self._sensitivity)
             origin = Origin(engine, reason, seconds, where, self.problem.maximize, *hooks)
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
@@ -121,6 +135,8 @@ class Call:
             plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
             engine, where = self._engine(plan)
             _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
+            if len(positions):
+                store.settle(engine)
             if plan is None:
                 self._stream(store, positions, already)
             else:

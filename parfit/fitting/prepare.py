@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,8 +42,10 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     for name, choices in (("engine", ENGINES), ("on_error", ("record", "raise"))):
         if given[name] not in choices:
             refuse_unknown(f"value of `{name}`", given[name], choices)
-    if store is not None and not isinstance(store, Store):
-        raise InvalidTypeError(f"store must be a parfit Store or None, not {type(store).__name__}")
+    if store is not None and not isinstance(store, (str, os.PathLike, Store)):
+        raise InvalidTypeError(f"store must be a path, a parfit Store or None, not {type(store).__name__}")
+    if not isinstance(store, (str, os.PathLike)):
+        _refuse_without_path(given)
     seed = given["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
         raise InvalidInputError(f"seed must be a whole number from 0 on, or None, not {seed!r}")
@@ -90,6 +93,12 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
         given=given,
         prepare=prepare,
     )
+
+
+def _refuse_without_path(given: Mapping[str, Any]) -> None:
+    for name in ("retry_failed", "warm_start", "overwrite"):
+        if given[name]:
+            raise InvalidInputError(f"{name}=True is for a store on disk, such as store='fits.db'")
 
 
 def _precision(options: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Any]:

@@ -9,8 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from parfit.batched.tracing.reach import NOTHING, home_of, is_own_class, is_own_function, is_own_module
 from parfit.core.errors import InvalidTypeError, missing_package
+from parfit.core.reach import NOTHING, home_of, is_own_class, is_own_function, is_own_module
 
 try:
     from parfit.batched.tracing.modules import BUILTINS, stand_in

@@ -21,12 +21,12 @@ import jax.scipy.stats
 import numpy as np
 
 from parfit.batched.tracing.mathematics import MATH
-from parfit.batched.tracing.reach import NOTHING, is_own_class
 from parfit.batched.tracing.standins.calls import as_arrays, bare, call
 from parfit.batched.tracing.standins.padded import Padded
 from parfit.batched.tracing.standins.statistics import widened
 from parfit.batched.tracing.standins.vector import StandIn, Vector, is_traced
 from parfit.batched.tracing.untraceable import Untraceable
+from parfit.core.reach import NOTHING, is_own_class
 
 __all__ = ["BUILTINS", "stand_in"]
 

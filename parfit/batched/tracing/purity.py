@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parfit.batched.tracing.reach import (
+from parfit.batched.tracing.touched import Event, Thing, events
+from parfit.core.reach import (
     NOTHING,
     home_of,
     is_own_class,
     is_own_function,
     unwrapped,
 )
-from parfit.batched.tracing.touched import Event, Thing, events
 
 __all__ = ["is_suspicious"]
 

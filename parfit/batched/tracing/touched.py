@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from parfit.batched.tracing.reach import NOTHING, nested_codes
+from parfit.core.reach import NOTHING, nested_codes
 
 __all__ = ["Event", "Thing", "events"]
 

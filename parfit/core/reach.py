@@ -22,7 +22,7 @@ _LIBRARIES = frozenset({"numpy", "scipy", "pandas", "jax", "jaxlib", "parfit", "
 @functools.cache
 def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    return (*{str(Path(paths[name])) for name in ("stdlib", "platstdlib")}, str(Path(__file__).parents[2]))
+    return (*{str(Path(paths[name])) for name in ("stdlib", "platstdlib")}, str(Path(__file__).parents[1]))
 
 
 @functools.cache

@@ -1,0 +1,311 @@
+"""What something is, in 16 bytes: whether data, a function or options are those that were seen before.
+
+    digest(thing) ── read part by part: numbers, arrays, frames, containers, functions with all they reach ──▶ 16 bytes
+    of_columns(arrays) ── each row of many, in operations on whole columns ──▶ (B, 2) of uint64
+
+Equal things have equal fingerprints in every process. A function is what it computes: its instructions, its constants,
+the values of its closure and of the globals that it names, and so on for the user's own functions among them; where it
+stands in which file, its comments and its documentation are not part of it. Libraries are taken by their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from parfit.core.reach import is_own_class, is_own_function, is_own_module, nested_codes, unwrapped
+
+__all__ = ["digest", "of_columns"]
+
+_SIZE = 16
+
+
+def digest(thing: Any) -> bytes:
+    """The fingerprint of anything.
+
+    What cannot be looked into (a lock, a connection) counts by its type alone.
+    """
+    return _Reader({}, {}).of(thing)
+
+
+class _Reader:
+    """Feeds a hash with all that makes a thing what it is.
+
+    Parameters
+    ----------
+    known
+        By the `id` of what holds others, its fingerprint, and itself, so that no id comes again.
+    around
+        What is being read, by its `id`, with its depth: a function that calls itself is in itself.
+    """
+
+    def __init__(self, known: dict[int, tuple[bytes, Any]], around: dict[int, int]) -> None:
+        self._hash = hashlib.blake2b(digest_size=_SIZE)
+        self._known = known
+        self._around = around
+
+    def of(self, thing: Any) -> bytes:
+        self.read(thing)
+        return self._hash.digest()
+
+    def read(self, thing: Any) -> None:
+        for kinds, reading in _READINGS:
+            if isinstance(thing, kinds):
+                reading(self, thing)
+                return
+        key = id(thing)
+        if key in self._around:
+            self.say("inside", len(self._around) - self._around[key])
+            return
+        if key not in self._known:
+            inner = _Reader(self._known, {**self._around, key: len(self._around)})
+            inner.holder(thing)
+            self._known[key] = (inner._hash.digest(), thing)
+        self._hash.update(self._known[key][0])
+
+    def holder(self, thing: Any) -> None:
+        """What may hold other things."""
+        for kinds, reading in _HOLDERS:
+            if isinstance(thing, kinds):
+                reading(self, thing)
+                return
+        inner = unwrapped(thing)
+        if inner is not thing:
+            self.say("wrapped", _name(type(thing)))
+            self.read(inner)
+        else:
+            self.object(thing)
+
+    def say(self, kind: str, *parts: object) -> None:
+        text = "\x1f".join((kind, *map(str, parts)))
+        self._hash.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+
+    def raw(self, kind: str, data: Any) -> None:
+        view = memoryview(data).cast("B")
+        self.say(kind, len(view))
+        self._hash.update(view)
+
+    # ---- values
+
+    def array(self, array: NDArray[Any]) -> None:
+        self.say("array", array.dtype.str if array.dtype.names is None else array.dtype.descr, array.shape)
+        if isinstance(array, np.ma.MaskedArray):
+            self.array(np.ma.getmaskarray(array))
+            array = array.filled(0) if array.dtype.kind in "iufcb" else np.asarray(array.data)
+        if array.dtype.hasobject:
+            for item in array.flat:
+                self.read(item)
+        elif array.size:
+            self.raw("values", np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+
+    def values(self, array: Any) -> None:
+        """An array of pandas', of whatever kind."""
+        if isinstance(array, pd.Categorical):
+            self.say("categories", array.ordered)
+            self.read(array.categories)
+            self.array(array.codes)
+        elif isinstance(array.dtype, np.dtype):
+            self.array(np.asarray(array))
+        else:
+            self.say("dtype", array.dtype)
+            for item in array:
+                self.read(item)
+
+    def frame(self, frame: pd.DataFrame) -> None:
+        self.say("frame", len(frame))
+        self.read(frame.columns)
+        self.read(frame.index)
+        for i in range(frame.shape[1]):
+            self.values(frame.iloc[:, i].array)
+
+    def series(self, series: pd.Series[Any]) -> None:
+        self.say("series", series.name)
+        self.read(series.index)
+        self.values(series.array)
+
+    def index(self, index: pd.Index[Any]) -> None:
+        self.say("index", list(index.names))
+        if isinstance(index, pd.MultiIndex):
+            for level in range(index.nlevels):
+                self.read(index.get_level_values(level))
+        else:
+            self.values(index.array)
+
+    def mapping(self, mapping: Mapping[Any, Any]) -> None:
+        self.say("mapping", len(mapping))
+        for key, value in mapping.items():
+            self.read(key)
+            self.read(value)
+
+    def sequence(self, items: Any) -> None:
+        self.say(_name(type(items)), len(items))
+        for item in items:
+            self.read(item)
+
+    def unordered(self, items: Any) -> None:
+        self.say(_name(type(items)), sorted(digest(item).hex() for item in items))
+
+    # ---- functions and what they reach
+
+    def function(self, function: types.FunctionType) -> None:
+        if not is_own_function(function):
+            self.say("library function", _name(function))
+            return
+        self.say("function", function.__name__)
+        self._code(function.__code__)
+        self.read(function.__defaults__)
+        self.read(function.__kwdefaults__)
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # not filled yet
+                self.read(cell.cell_contents)
+        names = _names_of(function.__code__)
+        for name in sorted(names & function.__globals__.keys()):
+            self.say("global", name)
+            value = function.__globals__[name]
+            self.read(value)
+            if is_own_module(value):
+                for used in sorted(names & vars(value).keys()):
+                    self.say("of module", used)
+                    self.read(vars(value)[used])
+
+    def _code(self, code: types.CodeType) -> None:
+        self.say("code", code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        self.say("names", code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        self.raw("instructions", code.co_code)
+        documentation = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None
+        for const in code.co_consts:
+            if isinstance(const, types.CodeType):
+                self._code(const)
+            elif const is not documentation:
+                self.read(const)
+
+    def method(self, method: types.MethodType) -> None:
+        self.say("method", method.__name__)
+        self.read(method.__func__)
+        self.read(method.__self__)
+
+    def partial(self, partial: functools.partial[Any]) -> None:
+        self.say("partial")
+        self.read(partial.func)
+        self.read(partial.args)
+        self.read(partial.keywords)
+
+    def class_(self, kind: type) -> None:
+        self.say("class", _name(kind))
+        if is_own_class(kind):
+            for base in kind.__bases__:
+                self.read(base)
+            for name, value in sorted(vars(kind).items()):
+                if name not in _OF_ANY_CLASS:
+                    self.say("attribute", name)
+                    self.read(getattr(value, "__func__", value))
+
+    def module(self, module: types.ModuleType) -> None:
+        self.say("module", module.__name__)
+
+    def object(self, thing: Any) -> None:
+        kind = type(thing)
+        self.read(kind)
+        try:
+            made = thing.__reduce_ex__(4)
+        except Exception:  # noqa: BLE001 - whatever a class raises that cannot be pickled
+            self.say("opaque")
+            return
+        if isinstance(made, str):
+            self.say("named", made)
+            return
+        make, args, state, items, pairs = (*made, None, None, None, None)[:5]
+        for part in (make, args, state, None if items is None else list(items), None if pairs is None else dict(pairs)):
+            self.read(part)
+
+
+#: What every class has, and says nothing of what its instances do.
+_OF_ANY_CLASS = frozenset("__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__".split())
+
+_NUMBERS = (type(None), bool, int, float, complex, np.generic, type(Ellipsis), type(NotImplemented))
+
+#: Read wherever they are.
+_READINGS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
+    (np.generic, lambda r, v: r.array(np.asarray(v))),
+    (_NUMBERS, lambda r, v: r.say(type(v).__name__, repr(v))),
+    (str, lambda r, v: r.say("str", v)),
+    ((bytes, bytearray), lambda r, v: r.raw("bytes", v)),
+    ((pd.Timestamp, pd.Timedelta, pd.Period, type(pd.NaT), type(pd.NA)), lambda r, v: r.say(type(v).__name__, repr(v))),
+    (types.ModuleType, _Reader.module),
+    ((types.BuiltinFunctionType, np.ufunc), lambda r, v: r.say("builtin", _name(v))),
+)
+#: Read once each.
+_HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
+    (np.ndarray, _Reader.array),
+    (pd.DataFrame, _Reader.frame),
+    (pd.Series, _Reader.series),
+    (pd.Index, _Reader.index),
+    (dict, _Reader.mapping),
+    ((list, tuple), _Reader.sequence),
+    ((set, frozenset), _Reader.unordered),
+    (types.FunctionType, _Reader.function),
+    (types.MethodType, _Reader.method),
+    (functools.partial, _Reader.partial),
+    (type, _Reader.class_),
+)
+
+
+def _name(thing: Any) -> str:
+    own = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or type(thing).__qualname__
+    return f"{getattr(thing, '__module__', '')}.{own}"
+
+
+def _names_of(code: types.CodeType) -> set[str]:
+    """What a code names: globals, and attributes; of the functions inside it, too."""
+    return set(code.co_names).union(*(_names_of(inner) for inner in nested_codes(code)))
+
+
+# ---- many rows at once
+
+#: Multipliers of splitmix64 (G.L. Steele, D. Lea, C.H. Flood, Fast splittable pseudorandom number generators, 2014).
+_GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_LANES = 2
+#: Rows that go through one pass: their numbers stay in the cache.
+_SLICE = 2048
+
+
+def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
+    """The fingerprint of each row of some arrays of numbers, shape (rows, …) each; shape (rows, 2).
+
+    Sums of each entry, mixed, times an odd number of its own: a change in one entry always shows.
+    """
+    found = np.zeros((rows, _LANES), dtype=np.uint64)
+    begin = 0
+    for array in arrays:
+        words = _words(array)
+        count = words.shape[1]
+        keys = np.frombuffer(
+            b"".join(hashlib.blake2b(f"{begin + i}".encode(), digest_size=8 * _LANES).digest() for i in range(count)),
+            dtype=np.uint64,
+        ).reshape(count, _LANES) | np.uint64(1)
+        begin += count
+        for at in range(0, rows, _SLICE):
+            part = words[at : at + _SLICE]
+            mixed = (part ^ (part >> np.uint64(32))) * _MIX
+            mixed ^= mixed >> np.uint64(29)
+            for lane in range(_LANES):
+                found[at : at + _SLICE, lane] += mixed @ keys[:, lane]
+    return found
+
+
+def _words(array: NDArray[Any]) -> NDArray[np.uint64]:
+    """The bits of each row as whole numbers, shape (B, k)."""
+    flat = np.ascontiguousarray(array).reshape(len(array), -1)
+    if flat.dtype.itemsize == 8:
+        return flat.view(np.uint64)
+    if flat.dtype.kind in "iub":
+        return flat.astype(np.int64).view(np.uint64)
+    return flat.astype(np.float64).view(np.uint64)

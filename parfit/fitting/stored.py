@@ -1,0 +1,179 @@
+"""The file that a call of `fit` keeps its solutions in, and a `Fits` of what such a file holds."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from parfit.core.columns import Columns
+from parfit.core.data import Datasets
+from parfit.core.errors import InvalidInputError, ParfitError
+from parfit.core.fingerprint import digest, of_columns
+from parfit.core.origin import Origin
+from parfit.core.parameters import Parameters
+from parfit.core.problem import Problem
+from parfit.core.protocols import Solver
+from parfit.core.structure import Structure
+from parfit.fitting.kinds import reconcile
+from parfit.results import Fits
+from parfit.stores import (
+    Argument,
+    Identity,
+    SqliteStore,
+    index_as_json,
+    index_from_json,
+    read_store,
+    tree_as_json,
+    tree_from_json,
+)
+
+__all__ = ["open_store", "store_for"]
+
+#: Whose versions are noted.
+_PACKAGES = ("parfit", "numpy", "scipy", "pandas", "jax", "jaxlib", "pysd")
+
+
+def open_store(path: str | os.PathLike[str]) -> Fits:
+    """The fits that a store holds, also while another process writes it, and after a crash.
+
+    Parameters
+    ----------
+    path
+        The file that was given to `fit` as ``store``. Nothing in it is executed.
+
+    Returns
+    -------
+    Fits
+        As `fit` returns it; datasets that are not done yet are ``not_run``. It has neither data nor objective: `refit`,
+        `debug` and `sensitivity` are for what `fit` itself returns, which takes no time where the store is full.
+    """
+    stored = read_store(path)
+    facts = stored.identity.facts
+    labels = index_from_json(facts["labels"])
+    columns = Columns(len(labels), len(facts["names"]))
+    for rows in stored.rows:
+        inside = np.flatnonzero(rows.positions < len(labels))
+        columns.place(rows.positions[inside], rows.columns.taken(inside))
+    engine = facts.get("engine") or "rows"
+    if engine == "rows":
+        reconcile(columns)
+    made = f"written by parfit {facts['versions'].get('parfit')}"
+    seconds = float(np.nansum(columns.floats_of("seconds")))
+    return Fits(columns, labels, _structure(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
+
+
+def store_for(
+    path: str | os.PathLike[str],
+    datasets: Datasets,
+    problem: Problem,
+    solver: Solver,
+    given: dict[str, Any],
+) -> SqliteStore:
+    """The store at a path, for one call of `fit`; not opened yet."""
+    p = problem.parameters
+    if not p.names:
+        raise InvalidInputError("a store needs to know the parameters' names, and without data x0(dataset) has none")
+    shape = (len(datasets), len(p.names))
+    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
+    fingerprints = datasets.fingerprints() ^ _of_labels(datasets.labels)
+    if per_row:
+        fingerprints = fingerprints ^ of_columns(per_row, shape[0])
+    starts = np.full(shape, np.nan) if p.start_of is not None else np.broadcast_to(p.start, shape)
+    return SqliteStore(
+        path,
+        Identity(_call(problem, solver, given), _facts(datasets, problem)),
+        fingerprints,
+        starts,
+        retry_failed=given["retry_failed"],
+        overwrite=given["overwrite"],
+    )
+
+
+def _of_labels(labels: pd.Index[Any]) -> NDArray[np.uint64]:
+    """A fingerprint of each label, shape (B, 2)."""
+    if isinstance(labels, pd.RangeIndex):
+        return of_columns([labels.to_numpy()], len(labels))
+    made = pd.util.hash_array(np.array([repr(label) for label in labels], dtype=object), categorize=False)
+    return of_columns([made], len(labels))
+
+
+def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, Argument]:
+    """What decides the table, by the name of the argument of `fit` that says it."""
+    p = problem.parameters
+    parts: dict[str, tuple[Any, str]] = {
+        "objective": (problem.objective, _named(problem.objective)),
+        "args": (problem.args, _short(problem.args)),
+        "x0": (_common(p), _short(given["x0"])),
+        "bounds": (_bounds(p), _short(given["bounds"])),
+        "fixed": (p.fixed, _short(list(np.array(p.names)[p.fixed]))),
+        "constraints": (problem.constraints, f"{len(problem.constraints)} of them"),
+        "method": (_settings(solver), _short(given["method"])),
+        "options": (given["options"], _short(given["options"])),
+        "jac": (problem.jac, _named(problem.jac)),
+        "maximize": (problem.maximize, str(problem.maximize)),
+        "seed": (problem.seed, str(problem.seed)),
+        "history": (problem.history, str(problem.history)),
+    }
+    return {name: Argument(digest(what).hex(), shown) for name, (what, shown) in parts.items()}
+
+
+def _common(p: Parameters) -> Any:
+    """The start, as far as it is the same for all datasets."""
+    return p.start_of if p.start_of is not None else p.start if p.start.ndim == 1 else "one for each dataset"
+
+
+def _bounds(p: Parameters) -> Any:
+    return p.bounds_of, *(v if v.ndim == 1 else "one for each dataset" for v in (p.lower, p.upper))
+
+
+def _settings(solver: Solver) -> Any:
+    """A solver's type and parameters, without its options, which are compared by themselves."""
+    if not is_dataclass(solver):
+        return solver
+    return type(solver), {f.name: getattr(solver, f.name) for f in fields(solver) if f.name != "options"}
+
+
+def _named(thing: Any) -> str:
+    return getattr(thing, "__qualname__", None) or (_short(thing) if not callable(thing) else type(thing).__qualname__)
+
+
+def _short(value: Any) -> str:
+    """A value where it is short and says something; data are not shown."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text and " at 0x" not in text else f"a {type(value).__name__}"
+
+
+def _facts(datasets: Datasets, problem: Problem) -> dict[str, Any]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    structure = problem.parameters.structure
+    return {
+        "names": list(structure.names),
+        "structure": tree_as_json(structure.unflatten(np.zeros(len(structure)))),
+        "labels": index_as_json(datasets.labels),
+        "maximize": problem.maximize,
+        "versions": versions,
+    }
+
+
+def _structure(facts: dict[str, Any]) -> Structure:
+    """The parameters' own structure; a dict of their names where it cannot be had."""
+    names = facts["names"]
+    try:
+        found = Structure(tree_from_json(facts["structure"]))
+        if list(found.names) == names:
+            return found
+    except ParfitError:
+        pass
+    return Structure(dict.fromkeys(names, 0.0))

@@ -1,0 +1,465 @@
+"""In a SQLite file: rows are durable within a second, readable while others come, and there after a crash.
+
+    put, put_many ─▶ columns in memory, and the positions that the file lacks
+                        │ a thread, 20 times a second: packed, with a checksum, in a transaction of its own
+                        ▼
+    file:  facts    what the table is: names, labels, versions          ┐ text, with checksums
+           call     a fingerprint of each argument that matters         ┘
+           blocks   rows, those that came together; of a row that is in two, the later counts. Many short blocks are
+                    made one on closing
+
+One process writes (`parfit.stores.lock`), any number read. Nothing in the file is a pickle: to open one that somebody
+else made runs no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.core.columns import Columns
+from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
+from parfit.core.protocols import Store
+from parfit.core.solution import Outcome, Solutions, Status
+from parfit.stores.lock import Lock
+from parfit.stores.packing import Rows, packed, unpacked
+
+__all__ = ["Argument", "Identity", "SqliteStore", "Stored", "read_store"]
+
+#: "prft" as a number, by which SQLite files of parfit's are known.
+_APPLICATION = 0x70726674
+_FORMAT = 1
+#: How long a row waits until it is written, s.
+_INTERVAL_S = 0.05
+#: More blocks than this are made one; of so many rows, at most.
+_BLOCKS, _LONGEST = 64, 20_000
+_BUSY_S = 30.0
+_TABLES = (
+    "create table facts (name text primary key, value text not null, crc integer not null)",
+    "create table call (name text primary key, value text not null, crc integer not null)",
+    "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
+)
+
+
+class Argument(NamedTuple):
+    """An argument of the call: its fingerprint, and what to call it in a message."""
+
+    fingerprint: str
+    shown: str
+
+
+class Identity(NamedTuple):
+    """What a table is of.
+
+    Attributes
+    ----------
+    call
+        The arguments that decide what is in it, by name.
+    facts
+        All else that a reader needs, by name; goes through JSON.
+    """
+
+    call: dict[str, Argument]
+    facts: dict[str, Any]
+
+
+class Stored(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    identity
+        Of what.
+    rows
+        In the order in which they were written: of a row that comes twice, the later counts.
+    damaged
+        How many blocks cannot be read.
+    """
+
+    identity: Identity
+    rows: list[Rows]
+    damaged: int
+
+
+# ---- reading
+
+
+def read_store(path: str | os.PathLike[str]) -> Stored:
+    """All that a file holds, also while it is written, and after a crash.
+
+    Raises
+    ------
+    StoreError
+        Where there is no such file, or it is none of parfit's, or nothing of it can be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"there is no store {path}")
+    try:
+        with contextlib.closing(_reader(path)) as file:
+            return _read(file, path)
+    except sqlite3.Error as exc:
+        raise _unreadable(path, exc) from exc
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, also in a folder where nothing can be written."""
+    address = path.absolute().as_uri()
+    file = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None)
+    try:
+        file.execute("select 1 from sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        file.close()
+        file = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
+    return file
+
+
+def _read(file: sqlite3.Connection, path: Path) -> Stored:
+    """In one transaction: as it is at one moment, whoever writes."""
+    file.execute("begin")
+    if file.execute("pragma application_id").fetchone()[0] != _APPLICATION:
+        raise StoreError(f"{path} is a SQLite file, and no store of parfit's")
+    version = file.execute("pragma user_version").fetchone()[0]
+    if version != _FORMAT:
+        raise StoreError(f"{path} has format {version}, and this version of parfit reads format {_FORMAT}")
+    facts = {name: json.loads(text) for name, text in _texts(file, "facts")}
+    call = {name: Argument(*json.loads(text)) for name, text in _texts(file, "call")}
+    rows, damaged = _blocks(file, facts["first_block"])
+    return Stored(Identity(call, facts), rows, damaged)
+
+
+def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
+    for name, text, crc in file.execute(f"select name, value, crc from {table} order by rowid"):
+        if zlib.crc32(f"{name}={text}".encode()) != crc:
+            raise sqlite3.DatabaseError(f"{table}: the checksum of {name} is wrong")
+        yield name, text
+
+
+def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
+    """What can be read of the rows, and how many blocks, of those from the first on, cannot."""
+    found, damaged = [], 0
+    last = file.execute("select seq from sqlite_sequence where name = 'blocks'").fetchone()
+    for key in range(first, (last[0] if last else 0) + 1):
+        try:
+            block = file.execute("select body, crc from blocks where id = ?", (key,)).fetchone()
+            if block is None or zlib.crc32(block[0]) != block[1]:
+                damaged += 1
+            else:
+                found.append(unpacked(block[0]))
+        except (sqlite3.Error, ValueError, KeyError, IndexError):
+            damaged += 1
+    return found, damaged
+
+
+def _unreadable(path: Path, exc: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged, or no store of parfit's: {exc} (overwrite=True starts anew)")
+
+
+# ---- writing
+
+
+class SqliteStore(Store):
+    """A file, and its columns in memory.
+
+    Parameters
+    ----------
+    path
+        The file; made where there is none. Its folder must exist.
+    identity
+        Of what the table is.
+    fingerprints : ndarray of uint64, shape (B, 2)
+        Of the data of each row.
+    starts : ndarray, shape (B, n)
+        Where each row starts; NaN where that is not known.
+    retry_failed
+        Whether rows that did not converge are to be fitted again.
+    overwrite
+        Whether a table of something else gives way.
+
+    Attributes
+    ----------
+    changed : ndarray, shape (k,)
+        The positions of rows that are there with other data; their old solutions are in `old`.
+    old : ndarray, shape (B, n)
+        What was found for them; NaN for the others.
+
+    Raises
+    ------
+    StoreError
+        On entering, where the file cannot be written or read, or another process writes it; on leaving, where
+        something could not be written.
+    StoreMismatchError
+        On entering, where the file holds a table of something else.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Identity,
+        fingerprints: NDArray[np.uint64],
+        starts: NDArray[np.float64],
+        *,
+        retry_failed: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self._path = Path(path)
+        self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
+        self._fingerprints = fingerprints
+        self._starts = starts
+        self._retry_failed = retry_failed
+        self._overwrite = overwrite
+        self._columns = Columns(len(starts), len(identity.facts["names"]))
+        self._waiting: list[NDArray[np.intp]] = []
+        self._waits = 0
+        self._lock = threading.Lock()
+        self._ends = threading.Event()
+        self._error: Exception | None = None
+        self._told = False
+        self.changed: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+        self.old = np.full(starts.shape, np.nan)
+
+    # ---- the protocol
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(Lock(self._path))
+            stored = self._sound() if self._path.exists() and not self._gives_way() else None
+            if stored is not None:
+                self._take_in(stored)
+            anew = stored is None or stored.damaged > 0
+            self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
+            if anew:
+                self._begin(stored)
+            elif stored is not None:
+                self._note_changes(stored.identity.facts)
+            self._thread = threading.Thread(target=self._write_on, name="parfit store", daemon=True)
+            self._thread.start()
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._ends.set()
+        self._thread.join()
+        with self._opened:
+            with contextlib.suppress(sqlite3.Error):  # all is there without
+                self._gather()
+                self._file.execute("pragma wal_checkpoint(truncate)")
+        if self._waits and kind is None:
+            raise StoreError(f"{self._waits:,} rows could not be written to {self._path}: {self._error}")
+
+    def put(self, position: int, outcome: Outcome) -> None:
+        with self._lock:
+            self._columns.put(position, outcome)
+            self._wait(np.array([position]))
+        self._tell()
+
+    def put_many(self, solutions: Solutions) -> None:
+        with self._lock:
+            self._columns.put_many(solutions)
+            self._wait(solutions.positions)
+        self._tell()
+
+    def done(self) -> Iterable[int]:
+        again = (Status.NOT_RUN,) if not self._retry_failed else tuple(s for s in Status if s is not Status.CONVERGED)
+        done: list[int] = np.flatnonzero(~self._columns.has(*again)).tolist()
+        return done
+
+    def columns(self) -> Columns:
+        with self._lock:
+            return self._columns
+
+    def settle(self, engine: str) -> None:
+        if self.engine not in (None, engine) and not self._columns.has(Status.NOT_RUN).all():
+            raise StoreMismatchError(
+                f"{self._path} holds fits of engine {self.engine!r}, and this call would go on with {engine!r}, whose "
+                f"last digits are others: engine={self.engine!r} goes on, overwrite=True starts anew"
+            )
+        self.engine = self._identity.facts["engine"] = engine
+        with contextlib.suppress(sqlite3.Error):  # rows, which cannot be written either, tell
+            _say(self._file, "facts", "engine", engine)
+
+    # ---- opening
+
+    def _gives_way(self) -> bool:
+        """Whether what is there gives way; never what is not a store."""
+        if not self._overwrite:
+            return False
+        with open(self._path, "rb") as file:
+            head = file.read(72)
+        if head and head[68:72] != _APPLICATION.to_bytes(4, "big"):
+            raise StoreError(f"{self._path} is no store of parfit's, and is left as it is")
+        return True
+
+    def _sound(self) -> Stored:
+        """What is there; where some of it is damaged, the file is put aside, and what is sound goes into a new one."""
+        stored = read_store(self._path)
+        if stored.damaged:
+            aside = self._path.with_name(self._path.name + ".damaged")
+            os.replace(self._path, aside)
+            warnings.warn(
+                f"{stored.damaged} of {stored.damaged + len(stored.rows)} blocks of {self._path} are damaged; the rows "
+                f"in them are fitted again. The damaged file is kept as {aside.name}",
+                ParfitWarning,
+                stacklevel=2,
+            )
+        return stored
+
+    def _take_in(self, stored: Stored) -> None:
+        """Check that the file is of the same, and read its rows."""
+        self._compare(stored.identity)
+        self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
+        fingerprints = np.zeros_like(self._fingerprints)
+        there = np.zeros(len(fingerprints), dtype=bool)
+        for rows in stored.rows:
+            inside = rows.positions < len(there)
+            positions, columns = rows.positions, rows.columns
+            if not inside.all():
+                positions, columns = positions[inside], columns.taken(np.flatnonzero(inside))
+            self._columns.place(positions, columns)
+            fingerprints[positions], there[positions] = rows.fingerprints[inside], True
+        same = (fingerprints == self._fingerprints).all(axis=1)
+        if there.any() and not same[there].any():
+            raise StoreMismatchError(
+                f"{self._path} holds fits of other data: none of its {int(there.sum()):,} rows is in these; "
+                "overwrite=True starts anew, another path keeps both"
+            )
+        self.changed = np.flatnonzero(there & ~same)
+        if len(self.changed):
+            self.old[self.changed] = self._columns.params[self.changed]
+            self._columns.place(self.changed, Columns(len(self.changed), len(self._identity.facts["names"])))
+
+    def _compare(self, other: Identity) -> None:
+        mine, theirs = self._identity.call, other.call
+        if [*self._identity.facts["names"]] != [*other.facts["names"]]:
+            raise StoreMismatchError(
+                f"{self._path} holds fits of the parameters {other.facts['names']}, and these are "
+                f"{self._identity.facts['names']}; overwrite=True starts anew, another path keeps both"
+            )
+        wrong = []
+        for name in dict.fromkeys((*theirs, *mine)):
+            a, b = theirs.get(name), mine.get(name)
+            if a is None or b is None or a.fingerprint != b.fingerprint:
+                was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
+                wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
+        if wrong:
+            text = "; ".join(wrong)
+            raise StoreMismatchError(
+                f"{self._path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
+            )
+
+    def _connected(self, anew: bool) -> sqlite3.Connection:
+        """A connection that writes; to an empty file where there is nothing to keep."""
+        try:
+            if anew:
+                for ending in ("", "-wal", "-shm"):
+                    self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+            file = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            file.execute("pragma page_size = 65536")  # blocks are long
+            file.execute("pragma journal_mode = wal")
+            file.execute("pragma synchronous = full")
+        except (sqlite3.Error, OSError) as exc:
+            raise StoreError(f"{self._path} cannot be written: {exc}") from exc
+        return file
+
+    def _begin(self, stored: Stored | None) -> None:
+        """The tables, and what is sound of a damaged file."""
+        file = self._file
+        try:
+            file.execute("begin")
+            for statement in _TABLES:
+                file.execute(statement)
+            file.execute(f"pragma application_id = {_APPLICATION}")
+            file.execute(f"pragma user_version = {_FORMAT}")
+            for name, argument in self._identity.call.items():
+                _say(file, "call", name, list(argument))
+            for name, value in self._identity.facts.items():
+                _say(file, "facts", name, value)
+            for rows in stored.rows if stored is not None else ():
+                _insert(file, packed(rows))
+            file.execute("commit")
+        except sqlite3.Error as exc:
+            raise StoreError(f"{self._path} cannot be written: {exc}") from exc
+
+    def _note_changes(self, facts: dict[str, Any]) -> None:
+        """What may differ from call to call: labels, versions."""
+        for name, value in self._identity.facts.items():
+            if name != "first_block" and facts.get(name) != json.loads(json.dumps(value)):
+                _say(self._file, "facts", name, value)
+
+    # ---- the thread
+
+    def _wait(self, positions: NDArray[np.intp]) -> None:
+        self._waiting.append(positions)
+        self._waits += len(positions)
+
+    def _write_on(self) -> None:
+        while not self._ends.wait(_INTERVAL_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits; where that fails, it waits on."""
+        with self._lock:
+            if not self._waiting:
+                return
+            positions = np.unique(np.concatenate(self._waiting))
+            self._waiting, self._waits = [], 0
+            body = self._packed(positions)
+        try:
+            _insert(self._file, body)
+            self._error = None
+        except sqlite3.Error as exc:
+            with self._lock:
+                self._error = exc
+                self._waiting.append(positions)
+                self._waits += len(positions)
+
+    def _gather(self) -> None:
+        """Make many short blocks a few long ones."""
+        file = self._file
+        count, last = file.execute("select count(*), max(id) from blocks").fetchone()
+        if count <= _BLOCKS or self._waits:
+            return
+        done = np.flatnonzero(~self._columns.has(Status.NOT_RUN))
+        file.execute("begin")
+        for at in range(0, len(done), _LONGEST):
+            _insert(file, self._packed(done[at : at + _LONGEST]))
+        file.execute("delete from blocks where id <= ?", (last,))
+        _say(file, "facts", "first_block", last + 1)
+        file.execute("commit")
+
+    def _packed(self, positions: NDArray[np.intp]) -> bytes:
+        columns = self._columns.taken(positions)
+        return packed(Rows(positions, self._fingerprints[positions], self._starts[positions], columns))
+
+    def _tell(self) -> None:
+        """Warn, once, of what cannot be written; fitting goes on."""
+        if self._error is not None and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self._path} cannot be written ({self._error}): fitting goes on, and writing is tried again",
+                ParfitWarning,
+                stacklevel=4,
+            )
+
+
+def _say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:
+    text = json.dumps(value)
+    crc = zlib.crc32(f"{name}={text}".encode())
+    file.execute(f"insert or replace into {table} (name, value, crc) values (?, ?, ?)", (name, text, crc))
+
+
+def _insert(file: sqlite3.Connection, body: bytes) -> None:
+    file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
