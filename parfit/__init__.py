@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.curves import curve_fit
     from parfit.executors.cpus import cpu_count
     from parfit.executors.workers.idle import shutdown_workers
-    from parfit.fitting import fit, open_store
+    from parfit.fitting import fit
+    from parfit.fitting.stored import open_store
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
     from parfit.results import Fits
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 #: public name -> module; a module is imported when its first name is asked for
 _HOME = {
     "fit": "parfit.fitting",
-    "open_store": "parfit.fitting",
+    "open_store": "parfit.fitting.stored",
     "Fits": "parfit.results",
     "curve_fit": "parfit.curves",
     "jaxify": "parfit.batched.tracing.jaxify",

@@ -228,7 +228,9 @@ class _Reader:
 
 
 #: What every class has, and says nothing of what its instances do.
-_OF_ANY_CLASS = frozenset("__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__".split())
+_OF_ANY_CLASS = frozenset(
+    "__dict__ __weakref__ __doc__ __module__ __slotnames__ __firstlineno__ __static_attributes__".split()
+)
 
 _NUMBERS = (type(None), bool, int, float, complex, np.generic, type(Ellipsis), type(NotImplemented))
 

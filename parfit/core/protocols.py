@@ -263,6 +263,10 @@ class Store(AbstractContextManager["Store"]):
     def columns(self) -> Any:
         """All that is here, as the columns that `Fits` is made of."""
 
+    def old_solutions(self) -> Any:
+        """What was found for datasets that have changed since, shape (B, n), NaN for the others; None for nothing."""
+        return None
+
     def settle(self, engine: str) -> None:
         """Note which engine fits what is not done; may raise where what is here came from another."""
         self.engine = engine

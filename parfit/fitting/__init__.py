@@ -16,11 +16,10 @@ from typing import Any
 
 from parfit.core.protocols import Solver, Store
 from parfit.fitting.prepare import prepare
-from parfit.fitting.stored import open_store
 from parfit.progress import Progress
 from parfit.results import Fits
 
-__all__ = ["fit", "open_store"]
+__all__ = ["fit"]
 
 
 def fit(

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
-from parfit.core.errors import FitError, FitInterrupted, InvalidInputError, ParfitWarning, refuse_unknown, shown
+from parfit.core.errors import (
+    FitError,
+    FitInterrupted,
+    InvalidInputError,
+    ParfitWarning,
+    StoreError,
+    refuse_unknown,
+    shown,
+)
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Solver, Store
@@ -29,11 +37,10 @@ from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
 from parfit.fitting.sensitivity import sensitivity_of
-from parfit.fitting.stored import store_for
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
 from parfit.results import Fits
-from parfit.stores import MemoryStore, SqliteStore
+from parfit.stores import MemoryStore
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -66,17 +73,25 @@ class Call:
         n = len(self.problem.parameters.names)
         store: Store
         if isinstance(self.store, (str, os.PathLike)):
+            from parfit.fitting.stored import store_for  # SQLite, for those who want it
+
             store = store_for(self.store, self.datasets, self.problem, self.solver, self.given)
         else:
             store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
-        with store:
-            call = self
-            if isinstance(store, SqliteStore) and self.given["warm_start"] and len(store.changed):
-                call = self._starting(np.clip(store.old, self.problem.parameters.lower, self.problem.parameters.upper))
-            missing = np.ones(len(self.datasets), dtype=bool)
-            missing[np.fromiter(store.done(), dtype=np.intp)] = False
-            positions = np.flatnonzero(missing)
-            fits = call._fill(store, positions, already=len(missing) - len(positions))
+        fits = None
+        try:
+            with store:
+                call = self
+                if self.given["warm_start"] and (old := store.old_solutions()) is not None:
+                    p = self.problem.parameters
+                    call = self._starting(np.clip(old, p.lower, p.upper))
+                missing = np.ones(len(self.datasets), dtype=bool)
+                missing[np.fromiter(store.done(), dtype=np.intp)] = False
+                positions = np.flatnonzero(missing)
+                fits = call._fill(store, positions, already=len(missing) - len(positions))
+        except StoreError as exc:
+            exc.fits = fits
+            raise
         _refuse_if_all_invalid(fits, store.columns())
         return fits
 

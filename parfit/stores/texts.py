@@ -26,7 +26,8 @@ def index_as_json(index: pd.Index[Any]) -> Any:
     if isinstance(index.dtype, (np.dtype, pd.DatetimeTZDtype)) and index.dtype.kind in "iufbmM":
         zone = str(index.dtype.tz) if isinstance(index.dtype, pd.DatetimeTZDtype) else None
         values = index.tz_convert("UTC").tz_localize(None) if zone else index  # type: ignore[attr-defined]
-        return {"numbers": _numbers(values.to_numpy()), "zone": zone, "name": name}
+        freq = getattr(index, "freqstr", None)
+        return {"numbers": _numbers(values.to_numpy()), "zone": zone, "freq": freq, "name": name}
     return {"labels": [tree_as_json(label) for label in index], "dtype": str(index.dtype), "name": name}
 
 
@@ -45,8 +46,10 @@ def index_from_json(said: Any) -> pd.Index[Any]:
         return pd.CategoricalIndex(values, name=name)
     if "numbers" in said:
         index: Any = pd.Index(_array(said["numbers"]), name=name)
-        made: pd.Index[Any] = index.tz_localize("UTC").tz_convert(said["zone"]) if said["zone"] else index
-        return made
+        made: Any = index.tz_localize("UTC").tz_convert(said["zone"]) if said["zone"] else index
+        if said["freq"]:
+            made.freq = said["freq"]
+        return made  # type: ignore[no-any-return]
     labels: Any = [tree_from_json(label) for label in said["labels"]]
     dtype = said["dtype"] if said["dtype"] in ("object", "str", "string") else None
     found: pd.Index[Any] = pd.Index(labels, dtype=dtype, name=name, tupleize_cols=False)

@@ -1,0 +1,156 @@
+"""Equal things have equal fingerprints, in every process; others have others."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from parfit.core.data import read_data
+from parfit.core.fingerprint import digest, of_columns
+from tests.scripts import parfit_path
+
+
+def made(text: str, **names):
+    """What the last name of a text stands for."""
+    space = dict(names)
+    exec(compile(text, "<test>", "exec"), space)
+    return space["f"]
+
+
+class One:
+    def m(self):
+        return 1
+
+
+class Two:
+    def m(self):
+        return 2
+
+
+FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]}, index=pd.Index(["u", "v"], name="key"))
+DIFFERENT = [
+    None, True, 1, 1.0, "1", b"1", (1,), [1], {1}, {1: 1}, {1: 2}, np.float32(1), np.array([1]), np.array([1.0]),
+    np.array([[1.0]]), np.array([1.0, np.nan]), np.ma.masked_array([1.0], [True]), pd.Timestamp("2020-01-01"),
+    pd.Series([1.0]), pd.Series([1.0], index=["a"]), pd.Series([1.0], name="a"), pd.DataFrame({"a": [1.0]}), FRAME,
+    FRAME.rename(columns={"a": "c"}), FRAME.assign(a=[1.0, 3.0]), pd.Categorical(["a", "b"]), float("nan"), -0.0, 0.0,
+    np.random.default_rng(0), np.random.default_rng(1), functools.partial(pow, 2), functools.partial(pow, 3), pow, np,
+    made("def f(x): return x + 1"), made("def f(x): return x + 2"), made("def f(x, y=1): return x + 1"),
+    made("def f(x, y=2): return x + 1"), made("def f(x): return x + k", k=1), made("def f(x): return x + k", k=2),
+    made("def g(x): return x\ndef f(x): return g(x)"), made("def g(x): return -x\ndef f(x): return g(x)"),
+    made("def f(x): return f(x - 1) if x else 0"), made("f = [i for i in range(3)].append"),
+    One(), Two(), One.m, Two.m, One().m,
+]  # fmt: skip
+
+
+def test_what_is_different_has_another():
+    found = [digest(thing) for thing in DIFFERENT]
+    assert len(set(found)) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize("i", range(len(DIFFERENT)))
+def test_it_is_the_same_each_time(i):
+    assert digest(DIFFERENT[i]) == digest(DIFFERENT[i])
+
+
+def test_equal_things_are_the_same_whether_they_are_one_or_two():
+    a = np.arange(3.0)
+    assert digest([a, a]) == digest([a, a.copy()])
+    assert digest({"x": FRAME}) == digest({"x": FRAME.copy(deep=True)})
+    assert digest({"a", "b", "c"}) == digest({"c", "b", "a"})
+
+
+def test_a_class_is_what_its_methods_do():
+    renamed = type("One", (), {"m": Two.m, "__module__": One.__module__, "__qualname__": "One"})
+    assert digest(renamed) != digest(One)
+
+
+def test_a_function_is_what_it_computes_wherever_it_stands():
+    plain = made("def f(x): return x + 1")
+    moved = made("\n\n\n# said elsewhere\ndef f(x):\n    'It says what it does.'\n    return x + 1")
+    assert digest(plain) == digest(moved)
+
+
+def test_a_lambda_of_another_process_is_the_same():
+    text = (
+        "from parfit.core.fingerprint import digest\nk = {'b', 'a'}\nprint(digest(lambda x, y=(1, 'z'): (x, k)).hex())"
+    )
+    found = set()
+    for seed in ("1", "2"):
+        environment = {"PYTHONPATH": parfit_path(), "PYTHONHASHSEED": seed, "PATH": ""}
+        ran = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True)
+        found.add(ran.stdout)
+    assert len(found) == 1
+
+
+def test_circles_end():
+    ring = [1]
+    ring.append(ring)
+    other = [2]
+    other.append(other)
+    assert digest(ring) != digest(other)
+
+
+def test_what_cannot_be_looked_into_counts_by_its_type():
+    assert digest(threading.Lock()) == digest(threading.Lock())
+
+
+# ---- rows
+
+
+NUMBERS = arrays(np.float64, (3, 4), elements=st.floats(allow_nan=True, width=64))
+
+
+@given(NUMBERS, st.integers(0, 2), st.integers(0, 3), st.integers(1, 2**64 - 1))
+def test_a_change_of_one_bit_or_many_shows_in_its_row_alone(values, row, column, bits):
+    changed = values.copy()
+    changed.view(np.uint64)[row, column] ^= np.uint64(bits)
+    before, after = of_columns([values], 3), of_columns([changed], 3)
+    differs = (before != after).any(axis=1)
+    assert differs.tolist() == [i == row for i in range(3)]
+
+
+def test_rows_of_zeros_and_ones_do_not_collide():
+    every = ((np.arange(1 << 12)[:, None] >> np.arange(12)) & 1).astype(float)
+    assert len(np.unique(of_columns([every], len(every)), axis=0)) == len(every)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pd.DataFrame({"a": [1.0, 2.0, 2.0], "b": [1, 2, 2]}),
+        pd.DataFrame(np.arange(6.0).reshape(3, 2)[[0, 1, 1]]),
+        pd.DataFrame({"a": ["x", "y", "y"], "b": [1.0, 2.0, 2.0]}),
+        pd.DataFrame({"t": pd.to_datetime(["2020-01-01", "2021-01-01", "2021-01-01"])}),
+        pd.DataFrame({"c": [np.arange(3), np.arange(4), np.arange(4)]}),
+        [{"y": np.zeros(2)}, {"y": np.ones(2)}, {"y": np.ones(2)}],
+        {"x": np.array([[0, 1], [1, 1], [1, 1]]), "y": np.array([3.0, 4.0, 4.0])},
+        np.array([["a", "b"], ["c", "d"], ["c", "d"]]),
+        np.ma.masked_array(np.ones((3, 2)), [[True, False], [False, False], [False, False]]),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_datasets_that_are_equal_have_equal_ones(data):
+    first, second, third = read_data(data).fingerprints()
+    assert (second == third).all()
+    assert (first != second).any()
+    np.testing.assert_array_equal(read_data(data).fingerprints(), [first, second, third])
+
+
+def test_the_names_of_columns_count():
+    a, b = (read_data(pd.DataFrame({name: [1.0]})).fingerprints() for name in "ab")
+    assert (a != b).any()
+
+
+def test_groups():
+    frame = pd.DataFrame({"g": [1, 1, 2, 3], "y": [0.0, 1.0, 2.0, 2.0]})
+    found = read_data(frame.groupby("g")).fingerprints()
+    assert len(np.unique(found, axis=0)) == 3

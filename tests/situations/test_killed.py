@@ -1,0 +1,100 @@
+"""A store on disk: ``kill -9`` of the process that fits, again and again, loses nothing that was finished."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from pandas.testing import assert_frame_equal
+
+import parfit
+from parfit import StoreError
+from tests.programs import environment, written
+
+#: How often it is killed, and how many datasets travel together.
+KILLS, CHUNK, WORKERS = 30, 4, 2
+
+SCRIPT = """
+    import os, sys, time
+    import numpy as np, pandas as pd
+    import parfit
+
+    store, log, engine, rows = *sys.argv[1:4], int(sys.argv[4])
+    t = np.linspace(0, 4, 15)
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(rng.uniform(1, 3, (rows, 1)) * np.exp(-rng.uniform(0.3, 1, (rows, 1)) * t))
+
+    def slow(p, row):
+        if p[0] == 1.0 and p[1] == 0.99:  # the start
+            with open(os.environ["SEEN"], "a") as file:
+                file.write(f"{os.environ['RUN']} {row.name}\\n")
+            time.sleep(0.004)
+        return p[0] * np.exp(-p[1] * t) - row.to_numpy()
+
+    def quick(p, row):
+        return p[0] * np.exp(-p[1] * t) - row.to_numpy()
+
+    more = {"executor": "processes", "workers": 2, "chunk_size": 4} if engine == "rows" else {}
+    print("begin", flush=True)
+    objective = slow if engine == "rows" else quick
+    fits = parfit.fit(data, objective, [1.0, 0.99], store=store, engine=engine, progress=False, **more)
+    print("end", int(fits.success.sum()), flush=True)
+"""
+
+
+def run(folder, store, engine, rows, number, kill_after=None):
+    """One process; whether it came to its end."""
+    command = [sys.executable, str(folder / "script.py"), str(store), "log", engine, str(rows)]
+    env = environment(SEEN=str(folder / "seen"), RUN=str(number))
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.kill()
+        ended = process.stdout.readline().startswith("end")
+        process.wait(60)
+    return ended
+
+
+@pytest.mark.parametrize(("engine", "rows"), [("rows", 600), ("batch", 60_000)])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, engine, rows):
+    if engine == "batch":
+        pytest.importorskip("jax")
+    written(tmp_path, SCRIPT)
+    for name in ("first.db", "whole.db"):  # the first one compiles
+        begin = time.perf_counter()
+        assert run(tmp_path, tmp_path / name, engine, rows, "whole")
+        takes_s = time.perf_counter() - begin
+    (tmp_path / "seen").unlink(missing_ok=True)
+    store, draw = tmp_path / "fits.db", random.Random(1)
+    kills = KILLS if engine == "rows" else KILLS // 5
+    done, killed = -1, 0
+    for number in range(kills):
+        killed += not run(
+            tmp_path, store, engine, rows, number, draw.uniform(0.05, takes_s / (6 if engine == "rows" else 2))
+        )
+        try:
+            before, done = done, int(parfit.open_store(store).success.sum())
+        except StoreError:
+            continue  # before there was one
+        assert done >= before  # nothing that was there is lost
+    assert killed >= kills // 3
+    assert run(tmp_path, store, engine, rows, "last")
+    found, whole = parfit.open_store(store), parfit.open_store(tmp_path / "whole.db")
+    assert found.success.all()
+    assert_frame_equal(found.params, whole.params, check_exact=True)
+    assert_frame_equal(found.stderr, whole.stderr, check_exact=True)
+    drop = ["seconds", "attempts"]
+    assert_frame_equal(found.summary.drop(columns=drop), whole.summary.drop(columns=drop), check_exact=True)
+    if engine == "rows":
+        lines = (tmp_path / "seen").read_text().split("\n")[:-1]
+        runs_of = Counter(line.split()[1] for line in set(lines))
+        twice = sum(count - 1 for count in runs_of.values())
+        # What a worker had under way, and what it had sent in the 20 ms since the last transaction.
+        assert twice <= killed * WORKERS * 2 * CHUNK
+        assert len(runs_of) == rows

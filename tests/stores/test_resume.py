@@ -1,0 +1,514 @@
+"""A call with a store on disk: what is done is not done again, and what is something else is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal, assert_index_equal
+
+import parfit
+from parfit import InvalidInputError, InvalidTypeError, StoreError, StoreMismatchError
+from parfit.stores.sqlite import SqliteStore
+
+T = np.linspace(0, 4, 15)
+START = {"height": 1.0, "rate": 1.0}
+
+
+def decays(n: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    height, rate = rng.uniform(1, 3, (200, 1)), rng.uniform(0.3, 1, (200, 1))
+    clean = height * np.exp(-rate * T)
+    made = pd.DataFrame(clean + 0.01 * rng.normal(size=clean.shape), index=[f"r{i}" for i in range(200)])
+    return made.iloc[:n].copy()
+
+
+def residuals(p, row):
+    return p["height"] * np.exp(-p["rate"] * T) - row.to_numpy()
+
+
+def with_trouble(p, row):
+    if row.name == "r2":
+        raise ValueError("no data")
+    if row.name == "r4":
+        warnings.warn("odd", RuntimeWarning, stacklevel=1)
+    return residuals(p, row)
+
+
+class Counting:
+    """How many datasets a call fits, by its progress."""
+
+    def __init__(self):
+        self.done = []
+
+    def __call__(self, done, total):
+        self.done.append(done)
+
+    @property
+    def fitted(self):
+        return len(self.done)
+
+
+def assert_same_fits(a, b, *, seconds=True):
+    drop = [] if seconds else ["seconds"]
+    assert_index_equal(a.labels, b.labels)
+    assert_frame_equal(a.params, b.params, check_exact=True)
+    assert_frame_equal(a.stderr, b.stderr, check_exact=True)
+    assert_frame_equal(a.summary.drop(columns=drop), b.summary.drop(columns=drop), check_exact=True)
+    assert_frame_equal(a.errors, b.errors)
+    assert_frame_equal(a.warnings, b.warnings)
+
+
+@pytest.fixture(params=["rows", "batch"])
+def engine(request):
+    if request.param == "batch":
+        pytest.importorskip("jax")
+    return request.param
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "fits.db"
+
+
+def fit(data, file, objective=residuals, x0=START, **more):
+    more.setdefault("engine", "rows")
+    if more["engine"] == "rows":
+        more.setdefault("executor", "serial")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gave warnings")
+        return parfit.fit(data, objective, x0, store=file, **more)
+
+
+def test_the_same_call_again_fits_nothing(engine, file):
+    count = Counting()
+    first = fit(decays(), file, engine=engine)
+    again = fit(decays(), file, engine=engine, progress=count)
+    assert_same_fits(again, first)
+    assert again.engine == engine
+    assert count.fitted <= 1
+
+
+def test_only_what_is_missing_is_fitted_and_the_table_is_that_of_one_call(engine, file, tmp_path):
+    whole = fit(decays(40), tmp_path / "other.db", engine=engine)
+    fit(decays(40).iloc[:25], file, engine=engine)
+    found = fit(decays(40), file, engine=engine)
+    assert_same_fits(found, whole, seconds=False)
+
+
+def test_groups_of_unequal_length_have_the_same_bits_whatever_is_missing(engine, file, tmp_path):
+    rng = np.random.default_rng(0)
+    lengths = [3, 40, 5, 9, 70, 4]
+    frame = pd.concat(
+        [pd.DataFrame({"g": i, "t": rng.uniform(0, 4, m), "y": rng.uniform(1, 2, m)}) for i, m in enumerate(lengths)]
+    )
+
+    def objective(p, group):
+        return p["height"] * np.exp(-p["rate"] * group["t"].to_numpy()) - group["y"].to_numpy()
+
+    whole = fit(frame.groupby("g"), tmp_path / "whole.db", objective, engine=engine)
+    store = tmp_path / "part.db"
+    fit(frame.groupby("g"), store, objective, engine=engine)
+    changed = frame.assign(y=frame["y"].where(frame["g"] != 0, 1.5))
+    fit(changed.groupby("g"), store, objective, engine=engine)
+    assert_same_fits(fit(frame.groupby("g"), store, objective, engine=engine), whole, seconds=False)
+
+
+def test_errors_warnings_and_histories_are_kept(file):
+    first = fit(decays(), file, with_trouble, history=True)
+    again = fit(decays(), file, with_trouble, history=True)
+    assert_same_fits(again, first)
+    assert "ValueError: no data" in again.errors["traceback"].iloc[0]
+    assert_frame_equal(again.history, first.history)
+
+
+def test_failed_datasets_are_fitted_again_only_where_that_is_asked(file, tmp_path):
+    mended = tmp_path / "mended"
+
+    def objective(p, row):
+        if row.name == "r2" and not os.path.exists(mended):
+            raise ValueError("no data")
+        return residuals(p, row)
+
+    first = fit(decays(), file, objective)
+    mended.touch()
+    assert_same_fits(fit(decays(), file, objective), first)
+    found = fit(decays(), file, objective, retry_failed=True)
+    assert found.success.all()
+    assert not len(found.errors)
+    assert_same_fits(fit(decays(), file, objective), found)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_changed_datasets_are_fitted_again(engine, file, tmp_path, warm):
+    old = fit(decays(), file, engine=engine)
+    data = decays()
+    data.loc["r3"] *= 1.001
+    found = fit(data, file, engine=engine, warm_start=warm)
+    assert (found.params != old.params).any(axis=1).to_numpy().nonzero()[0].tolist() == [3]
+    anew = fit(data, tmp_path / "anew.db", engine=engine)
+    np.testing.assert_allclose(found.params, anew.params, rtol=1e-5)
+    fewer = found.summary.loc["r3", "nfev"] < anew.summary.loc["r3", "nfev"]
+    assert fewer == warm
+
+
+def test_data_may_grow_and_shrink(file):
+    fit(decays(12), file)
+    assert len(fit(decays(20), file)) == 20
+    assert len(fit(decays(5), file)) == 5
+    count = Counting()
+    assert fit(decays(20), file, progress=count).success.all()
+    assert count.fitted <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"objective": lambda p, row: 2 * residuals(p, row)}, "objective was residuals and is .*<lambda>"),
+        ({"x0": {"height": 2.0, "rate": 1.0}}, r"x0 was \{'height': 1.0, 'rate': 1.0\} and is \{'height': 2.0"),
+        ({"x0": {"height": 2.0, "k": 1.0}}, r"parameters \['height', 'rate'\], and these are \['height', 'k'\]"),
+        ({"bounds": {"rate": (0, 5)}}, r"bounds was None and is \{'rate': \(0, 5\)\}"),
+        ({"fixed": ["rate"]}, "fixed was .* and is "),
+        ({"method": "trf"}, "method was None and is 'trf'"),
+        ({"options": {"ftol": 1e-4}}, r"options was None and is \{'ftol': 0.0001\}"),
+        ({"seed": 7}, "seed was 0 and is 7"),
+        ({"args": (np.zeros(500),)}, "args was .* and is a tuple"),
+        ({"seed": 7, "method": "trf"}, "method was None and is 'trf'; seed was 0 and is 7"),
+    ],
+)
+def test_another_call_is_refused_by_what_differs(file, change, text):
+    first = fit(decays(), file)
+    objective = lambda p, row, extra: residuals(p, row)  # noqa: E731
+    if "args" in change:
+        change = {**change, "objective": objective}
+    with pytest.raises(StoreMismatchError, match=text):
+        fit(decays(), file, **change)
+    assert_same_fits(parfit.open_store(file), first)  # nothing was lost
+
+
+def test_a_constant_of_the_objective_counts(file):
+    scale = 1.0
+
+    def objective(p, row):
+        return scale * residuals(p, row)
+
+    fit(decays(), file, objective)
+    fit(decays(), file, objective)
+    scale = 2.0
+    with pytest.raises(StoreMismatchError, match="objective is another"):
+        fit(decays(), file, objective)
+
+
+def test_where_and_how_fast_it_runs_does_not_count(file):
+    first = fit(decays(), file)
+    again = fit(decays(), file, executor="threads", workers=2, chunk_size=3, retries=0, timeout=None)
+    assert_same_fits(again, first)
+
+
+def test_the_other_engine_does_not_go_on(file):
+    pytest.importorskip("jax")
+    fit(decays(10), file, engine="batch")
+    with pytest.raises(StoreMismatchError, match="engine 'batch'"):
+        fit(decays(12), file, engine="rows")
+    assert fit(decays(10), file, engine="rows").engine == "batch"  # where there is nothing to do
+
+
+def test_other_data_are_refused(file):
+    fit(decays(), file)
+    with pytest.raises(StoreMismatchError, match="other data: none of its 12 rows"):
+        fit(decays() * 2, file)
+
+
+def test_overwriting_begins_anew(file):
+    fit(decays(), file)
+    found = fit(decays() * 2, file, overwrite=True, method="trf")
+    assert found.success.all()
+    assert_same_fits(parfit.open_store(file), found)
+
+
+def test_a_file_that_is_something_else_is_left_as_it_is(file):
+    content = b"a,b\n1,2\n" * 100
+    file.write_bytes(content)
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"no store of parfit's|is a SQLite file"):
+            fit(decays(), file, overwrite=overwrite)
+    assert file.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_left_as_it_is(file):
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("create table mine (a)")
+    content = file.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="no store of parfit's"):
+            fit(decays(), file, overwrite=overwrite)
+    with pytest.raises(StoreError, match="no store of parfit's"):
+        parfit.open_store(file)
+    assert file.read_bytes() == content
+
+
+def test_an_empty_file_becomes_a_store(file):
+    file.touch()
+    fit(decays(), file)
+    assert parfit.open_store(file).success.all()
+
+
+def test_what_a_process_had_just_made_when_it_died_becomes_a_store(file):
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("pragma page_size = 65536")
+        other.execute("pragma journal_mode = wal")
+    assert file.stat().st_size
+    fit(decays(), file)
+    assert parfit.open_store(file).success.all()
+
+
+def test_a_store_of_each_argument_needs_a_path():
+    for name in ("retry_failed", "warm_start", "overwrite"):
+        with pytest.raises(InvalidInputError, match=f"{name}=True is for a store on disk"):
+            parfit.fit(decays(), residuals, START, **{name: True})
+    with pytest.raises(InvalidTypeError, match="store must be a path"):
+        parfit.fit(decays(), residuals, START, store=3)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written"):
+        fit(decays(), tmp_path / "nowhere" / "fits.db")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_where_nothing_can_be_written(tmp_path, file):
+    first = fit(decays(), file)
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            fit(decays(), tmp_path / "more.db")
+        assert_same_fits(parfit.open_store(file), first)
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+# ---- what a store holds, without the call
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.RangeIndex(3, 12, 3, name="row"),
+        pd.Index([1.5, np.nan, np.inf]),
+        pd.Index([1, "a", None], dtype=object),
+        pd.Index(["a", "a", "ü"], name="dup"),
+        pd.Index([("a", 1), ("b", 2), "c"], dtype=object, tupleize_cols=False),
+        pd.MultiIndex.from_tuples([("a", 1), ("b", 2), ("b", 3)], names=["g", None]),
+        pd.date_range("2020-03-28", periods=3, tz="Europe/Berlin"),
+        pd.DatetimeIndex(["2020-01-01", None, "2021-01-01"], name="day"),
+        pd.to_timedelta([1, 2, 3], unit="h"),
+        pd.CategoricalIndex(["x", "y", "x"], categories=["y", "x", "z"], ordered=True),
+        pd.Index([True, False, True]),
+    ],
+    ids=lambda labels: f"{type(labels).__name__}-{labels.dtype}",
+)
+def test_labels_come_back(file, labels):
+    data = decays(3).set_axis(labels)
+    fit(data, file)
+    found = parfit.open_store(file).labels
+    assert_index_equal(found, labels, exact="equiv", check_names=True)
+
+
+@pytest.mark.parametrize(
+    "x0",
+    [
+        [1.0, 1.0],
+        {"a": [1.0, 2.0], "b": {"c": 1.0}},
+        (1.0, np.ones((2, 2))),
+        pd.Series([1.0, 2.0], index=["a", "b"]),
+        pd.DataFrame({"value": [1.0, 2.0]}, index=["a", "b"]),
+    ],
+    ids=lambda x0: type(x0).__name__,
+)
+def test_parameters_come_back_in_their_structure(file, x0):
+    jax_free = lambda p, row: np.ones(6) * sum(np.sum(np.ravel(v)) for v in _leaves(p)) - row.to_numpy()[:6]  # noqa: E731
+    first = fit(decays(3), file, jax_free, x0)
+    found = parfit.open_store(file)
+    assert_frame_equal(found.params, first.params)
+    if not isinstance(x0, pd.DataFrame):
+        assert type(found["r0"].x) is type(first["r0"].x)
+        assert str(found["r0"].x) == str(first["r0"].x)
+
+
+def _leaves(p):
+    if isinstance(p, pd.DataFrame):
+        return [p["value"].to_numpy()]
+    if isinstance(p, dict):
+        return [leaf for value in p.values() for leaf in _leaves(value)]
+    return [leaf for value in p for leaf in _leaves(value)] if isinstance(p, (tuple, list)) else [np.asarray(p)]
+
+
+def test_what_an_open_store_cannot_do_it_says(file):
+    fit(decays(), file)
+    found = parfit.open_store(file)
+    with pytest.raises(InvalidInputError):
+        found.refit()
+    assert "12 fits of 2 parameters" in repr(found)
+
+
+def test_no_store_is_there(tmp_path):
+    with pytest.raises(StoreError, match="there is no store"):
+        parfit.open_store(tmp_path / "fits.db")
+
+
+def test_a_store_holds_no_data_and_no_pickles(file):
+    data = decays()
+    data.iloc[0, 3] = secret = 1234567.8901234
+    fit(data, file)
+    content = file.read_bytes()
+    assert np.float64(secret).tobytes() not in content
+    assert b"1234567" not in content
+    assert b"\x80\x04\x95" not in content  # how pickles begin
+    assert b"\x80\x05\x95" not in content
+
+
+# ---- two at a time
+
+
+def test_a_store_is_read_while_it_is_written(file):
+    seen = []
+
+    def look(done, total):
+        if done == 8:
+            import time
+
+            time.sleep(0.5)
+            seen.append(parfit.open_store(file))
+
+    first = fit(decays(), file, progress=look)
+    (found,) = seen
+    assert 1 <= int(found.success.sum()) <= 12
+    assert (found.status == "not_run").sum() == 12 - found.success.sum()
+    done = found.success.to_numpy()
+    assert_frame_equal(found.params[done], first.params[done])
+
+
+def test_a_second_call_on_one_store_is_refused(file):
+    told = []
+
+    def other(done, total):
+        if not told:
+            try:
+                fit(decays(), file)
+            except StoreError as exc:
+                told.append(str(exc))
+
+    fit(decays(), file, progress=other)
+    assert "is being written by another call in this process" in told[0]
+    fit(decays(), file)
+
+
+# ---- damage
+
+
+def spread(file: Path) -> None:
+    """A store of many blocks, so that one can be lost."""
+    import parfit.stores.sqlite as sqlite
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "_BLOCKS", 10_000)
+        patch.setattr(sqlite, "_INTERVAL_S", 1e-4)
+        fit(decays(200), file)
+
+
+def test_a_flipped_byte_costs_a_block(file):
+    spread(file)
+    whole = parfit.open_store(file)
+    content = bytearray(file.read_bytes())
+    at = content.index(np.float64(whole.params.iloc[100, 0]).tobytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(parfit.ParfitWarning, match=r"1 of \d+ blocks of .* are damaged; the rows in them are fitted"):
+        found = fit(decays(200), file)
+    assert_same_fits(found, whole, seconds=False)
+    assert file.with_name("fits.db.damaged").read_bytes() == bytes(content)
+    assert_same_fits(fit(decays(200), file), found)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
+def test_a_truncated_file_keeps_what_is_sound(file, share):
+    spread(file)
+    whole = parfit.open_store(file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", parfit.ParfitWarning)
+            found = fit(decays(200), file)
+    except StoreError as exc:
+        assert "is damaged" in str(exc)  # noqa: PT017
+        found = fit(decays(200), file, overwrite=True)
+    assert_same_fits(found, whole, seconds=False)
+
+
+def test_a_copy_is_a_store(file, tmp_path):
+    first = fit(decays(), file)
+    copy = tmp_path / "copy.db"
+    shutil.copy(file, copy)
+    assert_same_fits(parfit.open_store(copy), first)
+    assert_same_fits(fit(decays(), copy), first)
+
+
+# ---- a full disk
+
+
+def full_at(patch, pages: int) -> None:
+    """Files that cannot grow beyond so many pages, as on a full disk."""
+    connected = SqliteStore._connected
+
+    def small(self, anew):
+        file = connected(self, anew)
+        file.execute(f"pragma max_page_count = {pages}")
+        return file
+
+    patch.setattr(SqliteStore, "_connected", small)
+
+
+def test_a_full_disk_costs_no_fit(engine, file, tmp_path):
+    many = pd.concat([decays(200)] * 10)
+    whole = fit(many, tmp_path / "whole.db", engine=engine)
+    with pytest.MonkeyPatch.context() as patch:
+        full_at(patch, 8)
+        with (
+            pytest.warns(parfit.ParfitWarning, match=r"cannot be written \(database or disk is full\): fitting goes on")
+            if engine == "rows"
+            else contextlib.nullcontext(),
+            pytest.raises(StoreError, match=r"rows could not be written to .*: database or disk is full") as caught,
+        ):
+            fit(many, file, engine=engine, executor="serial" if engine == "rows" else None)
+    assert_same_fits(caught.value.fits, whole, seconds=False)
+    left = parfit.open_store(file)
+    assert not left.success.all()
+    assert_same_fits(fit(many, file, engine=engine), whole, seconds=False)  # with room again
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount a small disk")
+def test_a_small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=384k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("may not mount a small disk")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", parfit.ParfitWarning)
+            with pytest.raises(StoreError) as caught:
+                fit(pd.concat([decays(200)] * 10), disk / "fits.db", executor="serial")
+        if caught.value.fits is not None:  # there was room to begin
+            assert caught.value.fits.success.all()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
