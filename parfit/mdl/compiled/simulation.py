@@ -117,6 +117,8 @@ class Simulation:
             for table in part.tables():
                 table.held(source.data.get(f"{depth}/{table.key.removeprefix(part.key)}"))
         self._overrides: dict[str, Named | Knots] = {}
+        self._own_start: Any = math.nan
+        self._origin = self.moment
         self._own_start = self._model_start({})
         self._take(inputs.params)
         self.start = settings.start
