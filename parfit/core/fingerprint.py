@@ -11,6 +11,7 @@ stands in which file, its comments and its documentation are not part of it. Lib
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import hashlib
 import types
@@ -73,6 +74,11 @@ class _Reader:
 
     def holder(self, thing: Any) -> None:
         """What may hold other things."""
+        if thing is np.random.mtrand._rand:
+            self.say("the global generator")  # whose state is another each time
+            return
+        if not isinstance(thing, type) and is_own_class(type(thing)) and isinstance(thing, _PLAIN):
+            self.read(type(thing))  # one of the user's own, with methods
         for kinds, reading in _HOLDERS:
             if isinstance(thing, kinds):
                 reading(self, thing)
@@ -158,16 +164,19 @@ class _Reader:
     def function(self, function: types.FunctionType) -> None:
         if not is_own_function(function):
             self.say("library function", _name(function))
+            held = [vars(function).get("__wrapped__"), *_held_by(function)]
+            for inner in held:  # a decorator's, or a transformation's: what they call may be the user's own
+                if isinstance(inner, (types.FunctionType, types.MethodType, functools.partial)):
+                    self.read(inner)
             return
         self.say("function", function.__name__)
         self._code(function.__code__)
         self.read(function.__defaults__)
         self.read(function.__kwdefaults__)
-        for cell in function.__closure__ or ():
-            with contextlib.suppress(ValueError):  # not filled yet
-                self.read(cell.cell_contents)
+        for value in _held_by(function):
+            self.read(value)
         names = _names_of(function.__code__)
-        for name in sorted(names & function.__globals__.keys()):
+        for name in sorted(_globals_of(function.__code__) & function.__globals__.keys()):
             self.say("global", name)
             value = function.__globals__[name]
             self.read(value)
@@ -186,6 +195,17 @@ class _Reader:
                 self._code(const)
             elif const is not documentation:
                 self.read(const)
+
+    def builtin(self, function: Any) -> None:
+        self.say("builtin", _name(function))
+        held = getattr(function, "__self__", None)
+        if held is not None and not isinstance(held, types.ModuleType):
+            self.read(held)
+
+    def property(self, made: property) -> None:
+        self.say("property")
+        for function in (made.fget, made.fset):
+            self.read(function)
 
     def method(self, method: types.MethodType) -> None:
         self.say("method", method.__name__)
@@ -242,8 +262,10 @@ _READINGS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     ((bytes, bytearray), lambda r, v: r.raw("bytes", v)),
     ((pd.Timestamp, pd.Timedelta, pd.Period, type(pd.NaT), type(pd.NA)), lambda r, v: r.say(type(v).__name__, repr(v))),
     (types.ModuleType, _Reader.module),
-    ((types.BuiltinFunctionType, np.ufunc), lambda r, v: r.say("builtin", _name(v))),
+    (np.ufunc, lambda r, v: r.say("builtin", _name(v))),
 )
+#: What is read by what it holds, whatever its class.
+_PLAIN = (dict, list, tuple, set, frozenset, np.ndarray)
 #: Read once each.
 _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (np.ndarray, _Reader.array),
@@ -255,6 +277,8 @@ _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     ((set, frozenset), _Reader.unordered),
     (types.FunctionType, _Reader.function),
     (types.MethodType, _Reader.method),
+    (types.BuiltinFunctionType, _Reader.builtin),
+    (property, _Reader.property),
     (functools.partial, _Reader.partial),
     (type, _Reader.class_),
 )
@@ -263,6 +287,21 @@ _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 def _name(thing: Any) -> str:
     own = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or type(thing).__qualname__
     return f"{getattr(thing, '__module__', '')}.{own}"
+
+
+def _held_by(function: types.FunctionType) -> list[Any]:
+    """What the closure of a function holds."""
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _globals_of(code: types.CodeType) -> set[str]:
+    """The names of globals that a code reads, those of functions inside it, too."""
+    own = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(_globals_of(inner) for inner in nested_codes(code)))
 
 
 def _names_of(code: types.CodeType) -> set[str]:
@@ -285,6 +324,8 @@ def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
     Sums of each entry, mixed, times an odd number of its own: a change in one entry always shows.
     """
     found = np.zeros((rows, _LANES), dtype=np.uint64)
+    if not rows:
+        return found
     begin = 0
     for array in arrays:
         words = _words(array)

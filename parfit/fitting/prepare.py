@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
         raise InvalidTypeError(f"store must be a path, a parfit Store or None, not {type(store).__name__}")
     if not isinstance(store, (str, os.PathLike)):
         _refuse_without_path(given)
+    elif "\0" in str(store) or not Path(store).name or Path(store).is_dir():
+        raise InvalidInputError(f"store={str(store)!r} is no name of a file")
     seed = given["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
         raise InvalidInputError(f"seed must be a whole number from 0 on, or None, not {seed!r}")

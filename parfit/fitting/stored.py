@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
-from parfit.core.errors import InvalidInputError, ParfitError
+from parfit.core.errors import InvalidInputError, ParfitError, ParfitWarning
 from parfit.core.fingerprint import digest, of_columns
 from parfit.core.origin import Origin
 from parfit.core.parameters import Parameters
@@ -23,7 +24,7 @@ from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
-from parfit.stores.sqlite import Argument, Identity, SqliteStore, read_store
+from parfit.stores.sqlite import Argument, Identity, SqliteStore, damage_of, read_store
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
 __all__ = ["open_store", "store_for"]
@@ -47,6 +48,8 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
         `debug` and `sensitivity` are for what `fit` itself returns, which takes no time where the store is full.
     """
     stored = read_store(path)
+    if stored.damaged:
+        warnings.warn(f"{path} is damaged: {damage_of(stored)}", ParfitWarning, stacklevel=2)
     facts = stored.identity.facts
     labels = index_from_json(facts["labels"])
     columns = Columns(len(labels), len(facts["names"]))

@@ -15,6 +15,7 @@ else made runs no code.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
@@ -37,7 +38,7 @@ from parfit.core.solution import Outcome, Solutions, Status
 from parfit.stores.lock import Lock
 from parfit.stores.packing import Rows, packed, unpacked
 
-__all__ = ["Argument", "Identity", "SqliteStore", "Stored", "read_store"]
+__all__ = ["Argument", "Identity", "SqliteStore", "Stored", "damage_of", "read_store"]
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 _APPLICATION = 0x70726674
@@ -49,6 +50,8 @@ _SYNCHRONISED_S = 0.8
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
 _BUSY_S = 30.0
+#: What reading a damaged file may raise.
+_DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, MemoryError)
 _TABLES = (
     "create table facts (name text primary key, value text not null, crc integer not null)",
     "create table call (name text primary key, value text not null, crc integer not null)",
@@ -108,12 +111,12 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
         Where there is no such file, or it is none of parfit's, or nothing of it can be read.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() or _is_empty(path):
         raise StoreError(f"there is no store {path}")
     try:
         with contextlib.closing(_reader(path)) as file:
             return _read(file, path)
-    except sqlite3.Error as exc:
+    except _DAMAGE as exc:
         raise _unreadable(path, exc) from exc
 
 
@@ -124,7 +127,7 @@ def _is_empty(path: Path) -> bool:
     try:
         with contextlib.closing(_reader(path)) as file:
             return not file.execute("select count(*) from sqlite_master").fetchone()[0]
-    except sqlite3.Error:
+    except _DAMAGE:
         return False
 
 
@@ -165,16 +168,26 @@ def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
     """What can be read of the rows, and how many blocks, of those from the first on, cannot."""
     found, damaged = [], 0
     last = file.execute("select seq from sqlite_sequence where name = 'blocks'").fetchone()
-    for key in range(first, (last[0] if last else 0) + 1):
+    most = file.execute("select max(id) from blocks").fetchone()[0] or 0
+    said = int(last[0]) if last else 0
+    damaged += said != most
+    for key in range(first, most + 1):
         try:
             block = file.execute("select body, crc from blocks where id = ?", (key,)).fetchone()
             if block is None or zlib.crc32(block[0]) != block[1]:
                 damaged += 1
             else:
                 found.append(unpacked(block[0]))
-        except (sqlite3.Error, ValueError, KeyError, IndexError):
+        except _DAMAGE:
             damaged += 1
+    if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":
+        damaged = 1  # of which nothing is left that says so
     return found, damaged
+
+
+def damage_of(stored: Stored) -> str:
+    """What is wrong with a file, in words."""
+    return f"of its blocks of rows {len(stored.rows)} can be read, and {stored.damaged} or more cannot"
 
 
 def _unreadable(path: Path, exc: Exception) -> StoreError:
@@ -221,7 +234,7 @@ class SqliteStore(Store):
         retry_failed: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self._path = Path(path)
+        self._path = Path(path).resolve()  # one lock, by whatever name the file is called
         self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
         self._fingerprints = fingerprints
         self._starts = starts
@@ -234,6 +247,8 @@ class SqliteStore(Store):
         self._ends = threading.Event()
         self._error: Exception | None = None
         self._told = False
+        #: Whether the file has rows that are not in the columns.
+        self._holds_more = False
         self._old: NDArray[np.float64] | None = None
 
     # ---- the protocol
@@ -241,9 +256,11 @@ class SqliteStore(Store):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(self._path))
-            stored = None if _is_empty(self._path) or self._gives_way() else self._sound()
+            stored = None if _is_empty(self._path) or self._gives_way() else read_store(self._path)
             if stored is not None:
                 self._take_in(stored)
+                if stored.damaged:
+                    self._put_aside(stored)
             anew = stored is None or stored.damaged > 0
             self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
             if anew:
@@ -262,6 +279,8 @@ class SqliteStore(Store):
             with contextlib.suppress(sqlite3.Error):  # all is there without
                 self._gather()
                 self._file.execute("pragma wal_checkpoint(truncate)")
+        if kind is None and not self._path.exists():
+            raise StoreError(f"{self._path} was removed while it was written")
         if self._waits and kind is None:
             raise StoreError(f"{self._waits:,} rows could not be written to {self._path}: {self._error}")
 
@@ -311,19 +330,19 @@ class SqliteStore(Store):
             raise StoreError(f"{self._path} is no store of parfit's, and is left as it is")
         return True
 
-    def _sound(self) -> Stored:
-        """What is there; where some of it is damaged, the file is put aside, and what is sound goes into a new one."""
-        stored = read_store(self._path)
-        if stored.damaged:
-            aside = self._path.with_name(self._path.name + ".damaged")
-            os.replace(self._path, aside)
-            warnings.warn(
-                f"{stored.damaged} of {stored.damaged + len(stored.rows)} blocks of {self._path} are damaged; the rows "
-                f"in them are fitted again. The damaged file is kept as {aside.name}",
-                ParfitWarning,
-                stacklevel=2,
-            )
-        return stored
+    def _put_aside(self, stored: Stored) -> None:
+        """Keep a damaged file under another name; what is sound goes into a new one."""
+        names = (f"{self._path.name}.damaged{number or ''}" for number in itertools.count())
+        aside = next(path for path in map(self._path.with_name, names) if not path.exists())
+        for ending in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._path.with_name(self._path.name + ending), aside.with_name(aside.name + ending))
+        warnings.warn(
+            f"{self._path} is damaged: {damage_of(stored)}; the rows that are lost are fitted again. "
+            f"The damaged file is kept as {aside.name}",
+            ParfitWarning,
+            stacklevel=2,
+        )
 
     def _take_in(self, stored: Stored) -> None:
         """Check that the file is of the same, and read its rows."""
@@ -335,6 +354,7 @@ class SqliteStore(Store):
             inside = rows.positions < len(there)
             positions, columns = rows.positions, rows.columns
             if not inside.all():
+                self._holds_more = True
                 positions, columns = positions[inside], columns.taken(np.flatnonzero(inside))
             self._columns.place(positions, columns)
             fingerprints[positions], there[positions] = rows.fingerprints[inside], True
@@ -345,6 +365,7 @@ class SqliteStore(Store):
                 "overwrite=True starts anew, another path keeps both"
             )
         changed = np.flatnonzero(there & ~same)
+        self._holds_more |= len(changed) > 0
         if len(changed):
             self._old = np.full(self._columns.params.shape, np.nan)
             self._old[changed] = self._columns.params[changed]
@@ -445,7 +466,7 @@ class SqliteStore(Store):
         """Make many short blocks a few long ones."""
         file = self._file
         count, last = file.execute("select count(*), max(id) from blocks").fetchone()
-        if count <= _BLOCKS or self._waits:
+        if count <= _BLOCKS or self._waits or self._holds_more:
             return
         done = np.flatnonzero(~self._columns.has(Status.NOT_RUN))
         file.execute("begin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 from typing import Any
 
@@ -45,10 +46,14 @@ def index_from_json(said: Any) -> pd.Index[Any]:
         values = pd.Categorical.from_codes(_array(said["codes"]), categories, ordered=said["ordered"])
         return pd.CategoricalIndex(values, name=name)
     if "numbers" in said:
-        index: Any = pd.Index(_array(said["numbers"]), name=name)
-        made: Any = index.tz_localize("UTC").tz_convert(said["zone"]) if said["zone"] else index
+        made: Any = pd.Index(_array(said["numbers"]), name=name)
+        if said["zone"]:
+            made = made.tz_localize("UTC")
+            with contextlib.suppress(LookupError, ValueError):  # a zone that only the caller's own object knows
+                made = made.tz_convert(said["zone"])
         if said["freq"]:
-            made.freq = said["freq"]
+            with contextlib.suppress(ValueError):  # an offset with parameters of its own
+                made.freq = said["freq"]
         return made  # type: ignore[no-any-return]
     labels: Any = [tree_from_json(label) for label in said["labels"]]
     dtype = said["dtype"] if said["dtype"] in ("object", "str", "string") else None

@@ -91,6 +91,37 @@ def test_a_lambda_of_another_process_is_the_same():
     assert len(found) == 1
 
 
+def wrapped(function):
+    """As a library's decorator does it, from a file that is installed."""
+    return np.errstate(all="ignore")(function)
+
+
+def test_what_a_librarys_wrapper_holds_counts():
+    texts = ("def f(x): return x + 1", "def f(x): return x + 2")
+    assert len({digest(wrapped(made(text))) for text in texts}) == 2
+    jax = pytest.importorskip("jax")
+    for change in (jax.vmap, jax.grad, jax.jit, lambda f: jax.jit(jax.vmap(f)), lambda f: jax.vmap(jax.grad(f))):
+        assert len({digest(change(made(text))) for text in texts}) == 2
+
+
+def test_methods_of_builtin_things_and_properties_count():
+    assert digest(np.array([1, 2]).dot) != digest(np.array([1, 3]).dot)
+    assert digest({"a": 1}.get) != digest({"a": 2}.get)
+    assert digest(property(One.m)) != digest(property(Two.m))
+
+
+def test_distributions_are_the_same_after_a_draw():
+    stats = pytest.importorskip("scipy.stats")
+    before = digest(stats.norm)
+    np.random.mtrand._rand.uniform()  # another state of NumPy's global generator
+    assert digest(stats.norm) == before
+
+
+def test_an_attribute_is_no_global():
+    function = made("def f(x): return x.norm", norm=1)
+    assert digest(function) == digest(made("def f(x): return x.norm", norm=2))
+
+
 def test_circles_end():
     ring = [1]
     ring.append(ring)

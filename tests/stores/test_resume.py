@@ -433,7 +433,14 @@ def test_a_flipped_byte_costs_a_block(file):
     at = content.index(np.float64(whole.params.iloc[100, 0]).tobytes())
     content[at] ^= 1
     file.write_bytes(content)
-    with pytest.warns(parfit.ParfitWarning, match=r"1 of \d+ blocks of .* are damaged; the rows in them are fitted"):
+    text = r"fits\.db is damaged: of its blocks of rows \d+ can be read, and 1 or more cannot"
+    with pytest.warns(parfit.ParfitWarning, match=text):
+        left = parfit.open_store(file)
+    assert 0 < int(left.success.sum()) < 200
+    with pytest.raises(StoreMismatchError, match="seed"):
+        fit(decays(200), file, seed=3)
+    assert file.read_bytes() == bytes(content)  # a refusal leaves it as it is
+    with pytest.warns(parfit.ParfitWarning, match=text):
         found = fit(decays(200), file)
     assert_same_fits(found, whole, seconds=False)
     assert file.with_name("fits.db.damaged").read_bytes() == bytes(content)
@@ -454,6 +461,86 @@ def test_a_truncated_file_keeps_what_is_sound(file, share):
         assert "is damaged" in str(exc)  # noqa: PT017
         found = fit(decays(200), file, overwrite=True)
     assert_same_fits(found, whole, seconds=False)
+
+
+def test_any_flipped_bit_is_harmless_reported_or_refused(file):
+    spread(file)
+    whole = parfit.open_store(file)
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    page = 65536
+    places = [*rng.integers(0, len(content), 60), *range(page - 40, page, 3), *range(page, len(content), page)]
+    for at in map(int, places):
+        changed = bytearray(content)
+        changed[at] ^= 1 << int(rng.integers(8))
+        file.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                found = parfit.open_store(file)
+            except StoreError:
+                continue
+        if not found.params.equals(whole.params):
+            assert told, at
+            done = found.success.to_numpy()
+            assert_frame_equal(found.params[done], whole.params[done], check_exact=True)
+
+
+def test_rows_beyond_the_data_stay(file):
+    spread(file)
+    whole = parfit.open_store(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parfit.stores.sqlite._BLOCKS", 1)
+        fit(decays(10), file)
+    count = Counting()
+    assert_same_fits(fit(decays(200), file, progress=count), whole)
+    assert count.fitted <= 1
+
+
+def test_a_link_is_the_file(file, tmp_path):
+    fit(decays(), file)
+    link = tmp_path / "link.db"
+    link.symlink_to(file)
+    told = []
+
+    def other(done, total):
+        if not told:
+            with pytest.raises(StoreError, match="is being written") as caught:
+                fit(decays(20), link)
+            told.append(caught)
+
+    fit(decays(20), file, progress=other)
+    assert told
+    fit(decays(), link, overwrite=True)
+    assert link.is_symlink()
+
+
+def test_a_file_that_is_removed_meanwhile(file):
+    with pytest.raises(StoreError, match="was removed while it was written") as caught:
+        fit(
+            decays(), file, progress=lambda done, total: [f.unlink() for f in file.parent.glob("fits.db*") if done == 5]
+        )
+    assert caught.value.fits.success.all()
+
+
+def test_no_datasets(file):
+    for _ in range(2):
+        assert len(fit(decays(0), file)) == 0
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b"])
+def test_a_name_that_is_none(name):
+    with pytest.raises(InvalidInputError, match="is no name of a file"):
+        fit(decays(), name)
+
+
+@pytest.mark.parametrize(
+    "freq", [pd.offsets.DateOffset(months=1), pd.offsets.CustomBusinessDay(holidays=["2020-04-01"])]
+)
+def test_labels_of_odd_frequencies(file, freq):
+    index = pd.date_range("2020-03-30", periods=3, freq=freq)
+    fit(decays(3).set_axis(index), file)
+    assert list(parfit.open_store(file).labels) == list(index)
 
 
 def test_a_copy_is_a_store(file, tmp_path):
