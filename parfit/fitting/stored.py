@@ -24,7 +24,8 @@ from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
-from parfit.stores.sqlite import Argument, Identity, SqliteStore, damage_of, read_store
+from parfit.stores.reading import Argument, Identity, damage_of, read_store
+from parfit.stores.sqlite import SqliteStore
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
 __all__ = ["open_store", "store_for"]

@@ -23,10 +23,10 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,165 +36,22 @@ from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solutions, Status
 from parfit.stores.lock import Lock
-from parfit.stores.packing import Rows, packed, unpacked
+from parfit.stores.packing import Rows, packed
+from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, Identity, Stored, damage_of, is_empty, read_store
 
-__all__ = ["Argument", "Identity", "SqliteStore", "Stored", "damage_of", "read_store"]
+__all__ = ["SqliteStore"]
 
-#: "prft" as a number, by which SQLite files of parfit's are known.
-_APPLICATION = 0x70726674
-_FORMAT = 1
 #: How long a row waits until it is written, s.
 _INTERVAL_S = 0.02
 #: And how long until it outlives a power failure: until then it outlives this process alone.
 _SYNCHRONISED_S = 0.8
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
-_BUSY_S = 30.0
-#: What reading a damaged file may raise.
-_DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, MemoryError)
 _TABLES = (
     "create table facts (name text primary key, value text not null, crc integer not null)",
     "create table call (name text primary key, value text not null, crc integer not null)",
     "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
 )
-
-
-class Argument(NamedTuple):
-    """An argument of the call: its fingerprint, and what to call it in a message."""
-
-    fingerprint: str
-    shown: str
-
-
-class Identity(NamedTuple):
-    """What a table is of.
-
-    Attributes
-    ----------
-    call
-        The arguments that decide what is in it, by name.
-    facts
-        All else that a reader needs, by name; goes through JSON.
-    """
-
-    call: dict[str, Argument]
-    facts: dict[str, Any]
-
-
-class Stored(NamedTuple):
-    """What a file holds.
-
-    Attributes
-    ----------
-    identity
-        Of what.
-    rows
-        In the order in which they were written: of a row that comes twice, the later counts.
-    damaged
-        How many blocks cannot be read.
-    """
-
-    identity: Identity
-    rows: list[Rows]
-    damaged: int
-
-
-# ---- reading
-
-
-def read_store(path: str | os.PathLike[str]) -> Stored:
-    """All that a file holds, also while it is written, and after a crash.
-
-    Raises
-    ------
-    StoreError
-        Where there is no such file, or it is none of parfit's, or nothing of it can be read.
-    """
-    path = Path(path)
-    if not path.is_file() or _is_empty(path):
-        raise StoreError(f"there is no store {path}")
-    try:
-        with contextlib.closing(_reader(path)) as file:
-            return _read(file, path)
-    except _DAMAGE as exc:
-        raise _unreadable(path, exc) from exc
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether there is no file, or one without a byte or a table: where a process died that had just made it."""
-    if not path.exists() or not path.stat().st_size:
-        return True
-    try:
-        with contextlib.closing(_reader(path)) as file:
-            return not file.execute("select count(*) from sqlite_master").fetchone()[0]
-    except _DAMAGE:
-        return False
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, also in a folder where nothing can be written."""
-    address = path.absolute().as_uri()
-    file = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None)
-    try:
-        file.execute("select 1 from sqlite_master").fetchall()
-    except sqlite3.OperationalError:
-        file.close()
-        file = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
-    return file
-
-
-def _read(file: sqlite3.Connection, path: Path) -> Stored:
-    """In one transaction: as it is at one moment, whoever writes."""
-    file.execute("begin")
-    if file.execute("pragma application_id").fetchone()[0] != _APPLICATION:
-        raise StoreError(f"{path} is a SQLite file, and no store of parfit's")
-    version = file.execute("pragma user_version").fetchone()[0]
-    if version != _FORMAT:
-        raise StoreError(f"{path} has format {version}, and this version of parfit reads format {_FORMAT}")
-    facts = {name: json.loads(text) for name, text in _texts(file, "facts")}
-    call = {name: Argument(*json.loads(text)) for name, text in _texts(file, "call")}
-    rows, damaged = _blocks(file, facts["first_block"])
-    return Stored(Identity(call, facts), rows, damaged)
-
-
-def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
-    for name, text, crc in file.execute(f"select name, value, crc from {table} order by rowid"):
-        if zlib.crc32(f"{name}={text}".encode()) != crc:
-            raise sqlite3.DatabaseError(f"{table}: the checksum of {name} is wrong")
-        yield name, text
-
-
-def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
-    """What can be read of the rows, and how many blocks, of those from the first on, cannot."""
-    found, damaged = [], 0
-    last = file.execute("select seq from sqlite_sequence where name = 'blocks'").fetchone()
-    most = file.execute("select max(id) from blocks").fetchone()[0] or 0
-    said = int(last[0]) if last else 0
-    damaged += said != most
-    for key in range(first, most + 1):
-        try:
-            block = file.execute("select body, crc from blocks where id = ?", (key,)).fetchone()
-            if block is None or zlib.crc32(block[0]) != block[1]:
-                damaged += 1
-            else:
-                found.append(unpacked(block[0]))
-        except _DAMAGE:
-            damaged += 1
-    if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":
-        damaged = 1  # of which nothing is left that says so
-    return found, damaged
-
-
-def damage_of(stored: Stored) -> str:
-    """What is wrong with a file, in words."""
-    return f"of its blocks of rows {len(stored.rows)} can be read, and {stored.damaged} or more cannot"
-
-
-def _unreadable(path: Path, exc: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged, or no store of parfit's: {exc} (overwrite=True starts anew)")
-
-
-# ---- writing
 
 
 class SqliteStore(Store):
@@ -256,7 +113,7 @@ class SqliteStore(Store):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(self._path))
-            stored = None if _is_empty(self._path) or self._gives_way() else read_store(self._path)
+            stored = None if is_empty(self._path) or self._gives_way() else read_store(self._path)
             if stored is not None:
                 self._take_in(stored)
                 if stored.damaged:
@@ -326,7 +183,7 @@ class SqliteStore(Store):
             return False
         with open(self._path, "rb") as file:
             head = file.read(72)
-        if head and head[68:72] != _APPLICATION.to_bytes(4, "big"):
+        if head and head[68:72] != APPLICATION.to_bytes(4, "big"):
             raise StoreError(f"{self._path} is no store of parfit's, and is left as it is")
         return True
 
@@ -396,7 +253,7 @@ class SqliteStore(Store):
             if anew:
                 for ending in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
-            file = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            file = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             file.execute("pragma page_size = 65536")  # blocks are long
             file.execute("pragma journal_mode = wal")
             file.execute("pragma synchronous = normal")
@@ -411,8 +268,8 @@ class SqliteStore(Store):
             file.execute("begin")
             for statement in _TABLES:
                 file.execute(statement)
-            file.execute(f"pragma application_id = {_APPLICATION}")
-            file.execute(f"pragma user_version = {_FORMAT}")
+            file.execute(f"pragma application_id = {APPLICATION}")
+            file.execute(f"pragma user_version = {FORMAT}")
             for name, argument in self._identity.call.items():
                 _say(file, "call", name, list(argument))
             for name, value in self._identity.facts.items():

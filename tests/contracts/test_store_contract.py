@@ -8,7 +8,8 @@ import pytest
 from parfit.core.columns import Columns
 from parfit.core.solution import Outcome, OutcomeKind, Solution, Solutions, Status, TaskError, WarningText
 from parfit.stores import MemoryStore
-from parfit.stores.sqlite import Argument, Identity, SqliteStore
+from parfit.stores.reading import Argument, Identity
+from parfit.stores.sqlite import SqliteStore
 
 ROWS, NAMES = 8, ("a", "b")
 
