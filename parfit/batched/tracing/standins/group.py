@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parfit.batched.tracing.standins.column import Column, position_of_row, renumbered, rows_after
-from parfit.batched.tracing.standins.labels import resolved_key
+from parfit.batched.tracing.standins.labels import column_named, resolved_key
 from parfit.batched.tracing.standins.padded import refuse_length
 from parfit.batched.tracing.standins.row import Row
 from parfit.batched.tracing.standins.vector import Array, StandIn
@@ -121,11 +121,7 @@ class Group(StandIn):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if hasattr(pd.DataFrame, name):
-            raise Untraceable(f"DataFrame.{name} is used: it cannot be compiled")
-        if name in self.columns:
-            return self[name]
-        raise AttributeError(f"'DataFrame' object has no attribute {name!r}")
+        return column_named(self, name)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise Untraceable(f"the column {key!r} of a group is assigned to, and a compiled function cannot change it")

@@ -10,7 +10,7 @@ import pandas as pd
 from parfit.batched.tracing.standins.vector import StandIn, is_traced
 from parfit.batched.tracing.untraceable import Untraceable
 
-__all__ = ["Frame", "Located", "by_labels", "resolved_key"]
+__all__ = ["Frame", "Located", "by_labels", "column_named", "resolved_key"]
 
 
 def resolved_key(key: Any, owner: Any) -> Any:
@@ -20,6 +20,15 @@ def resolved_key(key: Any, owner: Any) -> Any:
     if is_traced(key):
         raise Untraceable("entries are selected by computed values: how many there are is not known while compiling")
     return key
+
+
+def column_named(frame: Any, name: str) -> Any:
+    """What ``frame.name`` is: a column, where pandas has nothing of that name."""
+    if hasattr(pd.DataFrame, name):
+        raise Untraceable(f"DataFrame.{name} is used: it cannot be compiled")
+    if name in frame.columns:
+        return frame[name]
+    raise AttributeError(f"'DataFrame' object has no attribute {name!r}")
 
 
 class _Locator:
@@ -88,11 +97,7 @@ class Frame(Located, StandIn):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "positions":
             raise AttributeError(name)
-        if hasattr(pd.DataFrame, name):
-            raise Untraceable(f"DataFrame.{name} is used: it cannot be compiled")
-        if name in self.columns:
-            return self[name]
-        raise AttributeError(f"'DataFrame' object has no attribute {name!r}")
+        return column_named(self, name)
 
     @property
     def index(self) -> pd.Index[Any]:
