@@ -3,7 +3,8 @@
 Where to look:
 
 - the recipes and their pools, one file an executor: `serial`, `processes` (the default, workers of our own), `futures`
-  (threads, multiprocessing, loky, and any given `concurrent.futures.Executor`), `joblib`, `producer_consumer`;
+  (threads, multiprocessing, loky, and any given `concurrent.futures.Executor`), `joblib`, `producer_consumer`, and the
+  clusters, `dask` and `ray`;
 - what every executor does around a task: `running` (errors, warnings, BLAS), `chunking` (how many travel together),
   `payload` (pickles without copies), `baggage` (what cannot be pickled, and why), `place` (the caller's folder, path,
   filters), `limits`, `cpus`;
@@ -23,7 +24,7 @@ import sys
 import warnings
 from typing import Any
 
-from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, UnknownNameError, refuse_unknown
+from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, refuse_unknown
 from parfit.core.protocols import Executor
 from parfit.executors.running import in_worker
 
@@ -38,10 +39,12 @@ EXECUTORS = {
     "loky": ("parfit.executors.futures", "LokyExecutor"),
     "joblib": ("parfit.executors.joblib", "JoblibExecutor"),
     "producer_consumer": ("parfit.executors.producer_consumer", "ProducerConsumerExecutor"),
+    "dask": ("parfit.executors.dask", "DaskExecutor"),
+    "ray": ("parfit.executors.ray", "RayExecutor"),
 }
 
-#: Names that are known, but not to this version.
-_NOT_HERE = ("dask", "ray")
+#: How the addresses of clusters begin, and whose they are.
+_ADDRESSES = {"tcp://": "dask", "tls://": "dask", "ucx://": "dask", "ucxx://": "dask", "ws://": "dask", "ray://": "ray"}
 
 _log = logging.getLogger("parfit")
 
@@ -58,7 +61,8 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
     Parameters
     ----------
     executor
-        None for the default, a name, an `Executor`, or anything with the `concurrent.futures` interface.
+        None for the default, a name, an `Executor`, anything with the `concurrent.futures` interface, or a cluster: a
+        Dask client or cluster, or the address of a Dask scheduler or of Ray.
     workers
         The number of workers; None for the executor's own default.
     timeout
@@ -67,7 +71,7 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
     Raises
     ------
     UnknownNameError
-        For a name that does not exist, or not in this version.
+        For a name that does not exist.
     InvalidTypeError
         For what is no executor, a class of executors for instance.
     InvalidInputError
@@ -103,9 +107,9 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
         executor = "processes"
     if isinstance(executor, str):
         name = executor.lower().replace("-", "_")
-        if name in _NOT_HERE:
-            known = ", ".join(map(repr, EXECUTORS))
-            raise UnknownNameError(f"executor {executor!r} is not in this version of parfit. There are: {known}.")
+        if (scheme := next((known for known in _ADDRESSES if name.startswith(known)), None)) is not None:
+            at: Executor = _named(_ADDRESSES[scheme])(workers, executor)  # type: ignore[call-arg]
+            return at
         if name not in EXECUTORS:
             refuse_unknown("executor", executor, EXECUTORS)
         if name == "processes" and sys.platform == "win32":
@@ -116,6 +120,10 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
             return kind()
         recipe: Executor = kind(workers=workers)  # type: ignore[call-arg]
         return recipe
+    if _is_of_dask(executor):
+        from parfit.executors.dask import DaskExecutor
+
+        return DaskExecutor(workers, executor)
     if callable(getattr(executor, "submit", None)) and not isinstance(executor, type):
         from parfit.executors.futures import FuturesExecutor
 
@@ -123,6 +131,12 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
     if isinstance(executor, type) and (issubclass(executor, Executor) or callable(getattr(executor, "submit", None))):
         raise InvalidTypeError(f"executor is the class {executor.__name__}: give an instance, {executor.__name__}(…)")
     raise InvalidTypeError(
-        f"executor must be a name ({', '.join(EXECUTORS)}), an Executor, or have the concurrent.futures "
+        f"executor must be a name ({', '.join(EXECUTORS)}), an Executor, a cluster, or have the concurrent.futures "
         f"interface, not {type(executor).__name__}"
     )
+
+
+def _is_of_dask(executor: Any) -> bool:
+    """Whether it is a client, or a cluster, those of dask-jobqueue and others included."""
+    ours = isinstance(getattr(executor, "scheduler_address", None), str)
+    return not isinstance(executor, type) and (ours or type(executor).__module__.startswith("distributed."))

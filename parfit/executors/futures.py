@@ -72,7 +72,8 @@ class FuturesPool(ForeignPool):
                     raise superseded()
                 if not run.flight:
                     return
-                yield from self._take(run, run.done.get())
+                if (future := self._next(run)) is not None:
+                    yield from self._take(run, future)
         finally:
             self._abandon(run)
 
@@ -85,8 +86,7 @@ class FuturesPool(ForeignPool):
         super()._abandon(run)
         assert isinstance(run, _FuturesRun)
         if run.flight:
-            for future in run.futures:
-                future.cancel()
+            self._crew.cancel(run.futures)
             run.flight.clear()
             run.futures.clear()
             self._crew.dismiss()
@@ -103,7 +103,7 @@ class FuturesPool(ForeignPool):
                     yield from self._give_up(run, run.refused)
                     return
                 yield from self._broken(run)
-            if len(run.flight) >= _PER_WORKER * self._workers:
+            if len(run.flight) >= self._room():
                 return
             if run.flight and (run.jobs.next_is_apart or any(job.apart for job in run.flight.values())):
                 return
@@ -114,6 +114,14 @@ class FuturesPool(ForeignPool):
             yield from outcomes
             if parcel is not None:
                 self._submit(run, number, job, parcel)
+
+    def _room(self) -> int:
+        """How many calls may be on their way."""
+        return _PER_WORKER * self._workers
+
+    def _next(self, run: _FuturesRun) -> Any:
+        """Wait for a future that is done; None where it is time to see whether there is room for more."""
+        return run.done.get()
 
     def _submit(self, run: _FuturesRun, number: int, job: Job, parcel: Any) -> None:
         try:
@@ -152,18 +160,21 @@ class FuturesPool(ForeignPool):
         number = run.futures.pop(future)
         try:
             reply = future.result()
-        except (BrokenExecutor, CancelledError) as exc:
-            if self._crew.ours:
-                yield from self._broken(run)
-            else:
-                yield from self._give_up(run, exc)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # noqa: BLE001 - of the foreign executor's own making
-            job = run.flight.pop(number)
-            yield from self._unreadable(run, job, TaskError.from_exception(exc))
+            yield from self._failed(run, number, exc)
         else:
             yield from self._hear(run, run.flight.pop(number), reply)
+
+    def _failed(self, run: _FuturesRun, number: int, exc: BaseException) -> Iterator[Outcome]:
+        """A call has not come back, for a reason of the executor's own."""
+        if not isinstance(exc, (BrokenExecutor, CancelledError)):
+            yield from self._unreadable(run, run.flight.pop(number), TaskError.from_exception(exc))
+        elif self._crew.ours:
+            yield from self._broken(run)
+        else:
+            yield from self._give_up(run, exc)
 
     def _broken(self, run: _FuturesRun) -> Iterator[Outcome]:
         """A worker is lost, and the crew with it."""

@@ -55,6 +55,12 @@ class Place:
 
             np.seterr(**self.floating)
 
+    def abroad(self) -> Place:
+        """The same for another machine, whose folders, modules and environment are its own."""
+        there = Place()
+        there.filters, there.floating = self.filters, self.floating
+        return there
+
     def _restore(self) -> None:
         if self.folder is not None:
             with contextlib.suppress(OSError):
@@ -94,6 +100,8 @@ class Place:
 
 
 def _packed(entry: Any) -> bytes | None:
+    if isinstance(entry, bytes):  # it is on its way through somebody who has not opened it
+        return entry
     try:
         return bytes(cloudpickle.dumps(entry))
     except Exception:  # noqa: BLE001 - pickling raises what it likes

@@ -232,7 +232,7 @@ class ProcessPool(Pool):
             return
         lane.job = job
         with contextlib.suppress(OSError):  # a worker that is gone is noticed by `_wait`
-            lane.worker.send("run", 0, body)
+            lane.worker.send("run", False, body)
 
     def _unreadable(self, job: _Job, error: TaskError) -> Iterator[Outcome]:
         if len(job.block) == 1:
@@ -292,9 +292,9 @@ class ProcessPool(Pool):
             raise setup_failed(rest[0]) from rest[0].to_exception()
         elif word == "unreadable" and job is not None:
             lane.job = None
-            yield from self._unreadable(job, rest[1])
+            yield from self._unreadable(job, rest[0])
         elif job is not None:
-            outcomes: list[Outcome] = rest[1]
+            outcomes: list[Outcome] = rest[0]
             job.received += len(outcomes)
             if word == "done":
                 lane.job = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +17,12 @@ import pytest
 
 from parfit.core.protocols import Capabilities, Executor
 from parfit.executors import resolve
-from parfit.executors.futures import FuturesExecutor
 from parfit.executors.joblib import JoblibExecutor
 from parfit.executors.workers.idle import shutdown_workers
 
 WORKERS = 2
+#: Ray says that a process is gone a little before it is, s.
+_RAY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,39 @@ class Entry:
 
     name: str
     make: Callable[[], Any]
+    #: What runs beside many tests, as a user's own cluster would: starting it for each takes seconds.
+    service: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
     @contextlib.contextmanager
     def recipe(self) -> Iterator[Executor]:
         with contextlib.ExitStack() as stack:
             made = self.make()
-            yield made if isinstance(made, Executor) else FuturesExecutor(stack.enter_context(made))
+            yield made if isinstance(made, Executor) else resolve(stack.enter_context(made), None)
 
 
 def named(name: str) -> Entry:
     return Entry(name, lambda: resolve(name, None if name == "serial" else WORKERS))
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def dask_client() -> Iterator[Any]:
+    """Of a cluster of worker processes of Dask's own."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
 
 TABLE = [
@@ -47,8 +74,11 @@ TABLE = [
     named("loky"),
     named("joblib"),
     named("producer_consumer"),
+    named("dask"),
+    Entry("ray", lambda: resolve("ray", WORKERS), ray_cluster),
     Entry("joblib-threading", lambda: JoblibExecutor(WORKERS, "threading")),
     Entry("futures-threads", lambda: ThreadPoolExecutor(WORKERS)),
+    Entry("dask-processes", dask_client),
     Entry("futures-processes", lambda: ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))),
 ]
 
@@ -69,17 +99,26 @@ def require(what: Capabilities, **promises: bool) -> None:
             pytest.skip(f"capabilities: {name} is {getattr(what, name)}")
 
 
+def _ray_runs() -> bool:
+    """Whether a test has started Ray, whose own processes are there until it ends."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 def survivors() -> list[str]:
     """Children of this process that are none of the helpers which libraries keep until the interpreter ends."""
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             command = " ".join(child.cmdline())
-            if "resource_tracker" not in command:
+            if "resource_tracker" not in command and not (_ray_runs() and "ray" in command):
                 found.append(f"{child.pid} {child.status()} {command}")
     return found
 
 
 def assert_no_survivors() -> None:
     shutdown_workers()
-    assert survivors() == []
+    deadline = time.monotonic() + _RAY_S
+    while _ray_runs() and survivors() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = survivors()
+    assert left == [], left

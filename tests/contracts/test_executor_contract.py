@@ -52,8 +52,9 @@ MIXED: dict[str, tuple[Any, ...]] = {
 
 @pytest.fixture(scope="module", params=TABLE, ids=lambda entry: entry.name)
 def entry(request: pytest.FixtureRequest) -> Iterator[Entry]:
-    yield request.param
-    assert_no_survivors()
+    with request.param.service():
+        yield request.param
+        assert_no_survivors()
 
 
 @pytest.fixture(scope="module")

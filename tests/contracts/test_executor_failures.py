@@ -20,8 +20,9 @@ MATES = range(30)
 
 
 @pytest.fixture(scope="module", params=TABLE, ids=lambda entry: entry.name)
-def entry(request: pytest.FixtureRequest) -> Entry:
-    return request.param
+def entry(request: pytest.FixtureRequest) -> Iterator[Entry]:
+    with request.param.service():
+        yield request.param
 
 
 @pytest.fixture(scope="module")

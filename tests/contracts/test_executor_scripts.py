@@ -23,6 +23,9 @@ WATCHDOG_S = 60.0
 #: Workers are gone this long after the caller, s.
 GONE_S = 5.0
 
+#: These look for the rest of Ray from time to time, and outlive it where its caller was killed.
+RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
 MAIN = """
     import functools, warnings
     from parfit.executors import resolve
@@ -132,17 +135,20 @@ def started(script: Path) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            for pid in family(process.pid):
+            for pid in family(process.pid, rays_own=True):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
-def family(leader: int) -> list[int]:
+def family(leader: int, *, rays_own: bool = False) -> list[int]:
     """What is alive of a script and of all that it has started, whatever became of their parents."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            process = psutil.Process(pid)
+            if os.getsid(pid) != leader or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if rays_own or not " ".join(process.cmdline()).startswith(RAYS_OWN):
                 found.append(pid)
     return found
 

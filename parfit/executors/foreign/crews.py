@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures.process import ProcessPoolExecutor
 from multiprocessing import connection
@@ -44,6 +44,11 @@ class Crew(ABC):
     @abstractmethod
     def submit(self, call: Callable[..., Any], /, *args: Any) -> Any:
         """Hand over a call; returns its future."""
+
+    def cancel(self, futures: Iterable[Any]) -> None:
+        """Nobody waits for these any more; what runs already may go on."""
+        for future in futures:
+            future.cancel()
 
     def casualties(self) -> dict[int, str]:
         """The worker processes that have died by themselves, and how; asked when the first future breaks."""

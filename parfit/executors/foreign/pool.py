@@ -129,12 +129,8 @@ class ForeignPool(Pool):
         except Exception as exc:  # noqa: BLE001 - a value of the user's that cannot be rebuilt here
             return self._unreadable(run, job, TaskError.from_exception(exc, skip_frames=1))
         if word == "outcomes":
-            outcomes: list[Outcome] = value
             self._blameless = 0
-            run.jobs.took(len(outcomes), sum(outcome.seconds for outcome in outcomes))
-            if job.attempts > 1:
-                outcomes = [dataclasses.replace(outcome, attempts=job.attempts) for outcome in outcomes]
-            return outcomes
+            return self._taken(run, job, value)
         if word == "unreadable":
             return self._unreadable(run, job, value)
         if word == "missing" and not job.by_hand:
@@ -149,6 +145,13 @@ class ForeignPool(Pool):
             if word == "here"
             else f"the workers of executor {self._name!r} cannot read what they are sent"
         )
+
+    def _taken(self, run: Run, job: Job, outcomes: list[Outcome]) -> list[Outcome]:
+        """Note what a job has cost, and how often it was started."""
+        run.jobs.took(len(outcomes), sum(outcome.seconds for outcome in outcomes))
+        if job.attempts > 1:
+            return [dataclasses.replace(outcome, attempts=job.attempts) for outcome in outcomes]
+        return outcomes
 
     # ---- losing
 

@@ -2,7 +2,7 @@
 
     parent ── "begin", place + setup ────────▶ worker    stale | failed | (nothing)
            ── "function" + function ─────────▶           ready | failed
-           ── "run", block id + block ──────▶            some*, done | unreadable
+           ── "run", sealed? + block ───────▶            some*, done | unreadable
            ── "end" ────────────────────────▶            (drops the state, waits for the next call)
            ── end of stream ────────────────▶            exits
 
@@ -145,11 +145,11 @@ class _Worker:
         else:
             self.say("ready")
 
-    def _run(self, block_id: int, body: pl.Payload) -> None:
+    def _run(self, sealed: bool, body: pl.Payload) -> None:
         try:
             block = pl.loads(body)
         except BaseException as exc:  # noqa: BLE001
-            self.say("unreadable", block_id, TaskError.from_exception(exc, skip_frames=1))
+            self.say("unreadable", TaskError.from_exception(exc, skip_frames=1))
             return
         waiting: list[Outcome] = []
         flushed = time.perf_counter()
@@ -160,7 +160,7 @@ class _Worker:
                 os._exit(0)
             waiting.append(outcome)
             if (now := time.perf_counter()) - flushed > FLUSH_S:
-                self._report("some", block_id, waiting)
+                self._report("some", waiting, sealed=sealed)
                 waiting.clear()
                 flushed = now
 
@@ -168,11 +168,17 @@ class _Worker:
             run_block(self._function, self._state, block, emit, self._board.begin, (BaseException,))
         self._board.idle()
         self._modules.note()  # before the parent knows that the block is done, and may change files
-        self._report("done", block_id, waiting)
+        self._report("done", waiting, sealed=sealed)
 
-    def _report(self, word: str, block_id: int, outcomes: list[Outcome]) -> None:
-        """Send outcomes; a value that cannot be pickled makes its own outcome an error, and no other."""
-        wire.send(self._sock, dumps_outcomes(outcomes, word, block_id))
+    def _report(self, word: str, outcomes: list[Outcome], *, sealed: bool) -> None:
+        """Send outcomes, sealed for a parent that passes them on unopened.
+
+        A value that cannot be pickled makes its own outcome an error, and no other.
+        """
+        if sealed:
+            self.say(word, pl.Sealed(dumps_outcomes(outcomes)))
+        else:
+            wire.send(self._sock, dumps_outcomes(outcomes, word))
 
 
 def main(sock_fd: int, board_fd: int, lifeline_fd: int) -> None:

@@ -1,0 +1,193 @@
+"""Workers of a Dask cluster, through `distributed.Client`.
+
+        caller's thread              Dask's scheduler            a worker of the cluster
+    ┌──────────────────────┐  submit   ┌─────────────┐  one task    ┌──────────────────────┐
+    │ clusters.ClusterPool │ ────────▶ │ who is free │ ───────────▶ │ lodging.run_lodged   │
+    │                      │ ◀──────── │             │ ◀─────────── │  ── worker of ours   │
+    └──────────────────────┘  future   └─────────────┘              └──────────────────────┘
+
+Dask decides which worker runs a block, runs it again elsewhere where a worker is lost, and may add and retire workers
+meanwhile. Place, setup and function are scattered: each worker fetches them once, from whichever has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from parfit.core.errors import InvalidInputError, InvalidTypeError, SetupError, missing_package
+from parfit.core.protocols import Capabilities, Executor, Pool
+from parfit.executors.cpus import worker_count
+from parfit.executors.foreign.clusters import CLUSTER, ClusterCrew, Verdict, cluster_pool
+from parfit.executors.foreign.exits import end_at_exit
+from parfit.executors.foreign.lodging import evict, greet
+
+__all__ = ["DaskExecutor"]
+
+#: How many workers there are is asked this often, s.
+_COUNT_S = 0.5
+#: As many calls more than the workers at hand can take wait with the scheduler, for an adaptive cluster to see.
+_WAITING = 8
+#: A cluster without workers is waited for in silence this long, s.
+_PATIENCE_S = 5.0
+
+_log = logging.getLogger("parfit")
+
+
+@dataclass(frozen=True)
+class DaskExecutor(Executor):
+    """The workers of a Dask cluster.
+
+    Parameters
+    ----------
+    workers
+        How many rows at a time, at most; by default as many as the cluster has threads. Of a cluster that is started
+        here, how many workers.
+    cluster
+        A `distributed.Client`, a cluster (`LocalCluster`, one of dask-jobqueue), or the address of a scheduler. By
+        default the client that is current, and where there is none, a cluster in this process, for as long as the
+        executor is open.
+    """
+
+    workers: int | None = None
+    cluster: Any = None
+    name: ClassVar[str] = "dask"
+    capabilities: ClassVar[Capabilities] = CLUSTER
+
+    @contextlib.contextmanager
+    def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
+        with _client_of(self.cluster, self.workers) as client:
+            crew = DaskCrew(client, self.workers)
+            with cluster_pool(self.name, crew, setup, retries) as pool:
+                yield pool
+
+
+@contextlib.contextmanager
+def _client_of(cluster: Any, workers: int | None) -> Iterator[Any]:
+    """A client: the one that is given or current, or one of our own."""
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError:
+        raise missing_package("distributed", "executor 'dask'", "dask") from None
+    if cluster is None:
+        with contextlib.suppress(ValueError):  # there is none
+            cluster = distributed.default_client()
+    if isinstance(cluster, distributed.Client):
+        if cluster.asynchronous:
+            raise InvalidInputError("the Dask client is asynchronous; parfit needs one made with asynchronous=False")
+        if cluster.status != "running":
+            raise InvalidInputError(f"the Dask client is {cluster.status}, and takes no tasks")
+        yield cluster
+        return
+    if cluster is None:
+        n = worker_count(workers)
+        # Threads of this process drive worker processes: more processes in between would only cost.
+        cluster = distributed.LocalCluster(
+            n_workers=1, threads_per_worker=n, processes=False, dashboard_address=None, memory_limit=0
+        )
+        with _closing(cluster), _closing(distributed.Client(cluster, set_as_default=False)) as client:
+            yield client
+        return
+    if not isinstance(cluster, str) and not hasattr(cluster, "scheduler_address"):
+        raise InvalidTypeError(
+            f"cluster is a {type(cluster).__name__}: give a distributed.Client, a cluster such as LocalCluster, or the "
+            "address of a scheduler"
+        )
+    try:
+        client = distributed.Client(cluster, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as exc:
+        raise SetupError(f"no Dask scheduler answers at {cluster}: {exc}") from exc
+    with _closing(client):
+        yield client
+
+
+@contextlib.contextmanager
+def _closing(thing: Any) -> Iterator[Any]:
+    """As `contextlib.closing`, but where the interpreter ends, when Dask's threads have stopped and answer nobody."""
+    try:
+        yield thing
+    finally:
+        if not sys.is_finalizing():
+            thing.close()
+
+
+class DaskCrew(ClusterCrew):
+    """Whatever workers the scheduler has."""
+
+    def __init__(self, client: Any, limit: int | None) -> None:
+        super().__init__()
+        self._client = client
+        self._limit = limit
+        self._count = 0
+        self._counted = -_COUNT_S
+        self._calls = 0
+        self._meet()
+
+    def _meet(self) -> None:
+        """Wait for a first worker, and see that it can run what is ours."""
+        asked = self._client.submit(greet, pure=False)
+        began, told = time.monotonic(), False
+        while not asked.done():
+            time.sleep(0.002)
+            if not told and time.monotonic() > began + _PATIENCE_S and not self._client.nthreads():
+                told = True
+                _log.warning("the Dask cluster has no workers yet: waiting for the first")
+        try:
+            asked.result()
+        except Exception as exc:
+            raise SetupError(f"workers of the Dask cluster cannot run parfit; is it installed there? {exc}") from exc
+
+    @property
+    def workers(self) -> int:
+        now = time.monotonic()
+        if now >= self._counted + _COUNT_S:
+            self._counted = now
+            self._count = sum(self._client.nthreads().values()) or self._count
+        return max(1, self._count if self._limit is None else min(self._count, self._limit))
+
+    @property
+    def room(self) -> int:
+        return 2 * self.workers + _WAITING if self._limit is None else self._limit
+
+    def share(self, thing: Any) -> Any:
+        (shared,) = self._client.scatter([thing], hash=False)
+        return shared
+
+    def submit(self, call: Callable[..., Any], /, *args: Any) -> Any:
+        self._calls += 1
+        if self._calls == 1:
+            end_at_exit(self, "dask")
+        return self._client.submit(call, *args, key=f"parfit-{self.token}-{self._calls}", pure=False)
+
+    def cancel(self, futures: Iterable[Any]) -> None:
+        if self._answers:
+            self._client.cancel(list(futures), force=True)
+
+    def verdict(self, exc: BaseException) -> Verdict:
+        from distributed import KilledWorker
+
+        if isinstance(exc, KilledWorker):
+            return Verdict.LOST
+        if isinstance(exc, CancelledError):
+            return Verdict.STRANDED if self._client.status == "running" else Verdict.OVER
+        return Verdict.OVER if self._client.status != "running" else Verdict.UNKNOWN
+
+    def end_now(self) -> None:
+        """The interpreter ends: what runs in this process is not to keep it."""
+        evict(self.token, keep=False)
+
+    @property
+    def _answers(self) -> bool:
+        return self._client.status == "running" and not sys.is_finalizing()
+
+    def evict(self, *, keep: bool) -> None:
+        if self._answers:
+            with contextlib.suppress(OSError, TimeoutError):  # they are gone by themselves
+                self._client.run(evict, self.token, keep, on_error="ignore")

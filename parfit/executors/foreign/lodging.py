@@ -1,0 +1,315 @@
+"""The cluster's side of `dask` and `ray`: what a row may do, it does in a worker process of ours, not in the cluster's.
+
+    caller                              a worker of the cluster (the host)          beside it (workers.worker)
+    ┌────────────┐  lodging, number     ┌────────────────────────────────┐  socket  ┌──────────────────────────┐
+    │ ClusterPool│ ───────────────────▶ │ run_lodged ── Lodger           │ ───────▶ │ setup, function, block   │
+    │            │ ◀─────────────────── │   opens nothing that it passes │ ◀─────── │ outcomes                 │
+    └────────────┘  "outcomes" |        └────────────────────────────────┘   board  └──────────────────────────┘
+                    "broken", a Fate | "failed" | …
+
+So a row that dies or never ends costs the cluster nothing, and it is known which row that was. The host passes payloads
+on as they came (`Sealed`): what is in them need not be importable there, and is never copied for it. Setup and function
+come to each host once, by the cluster's own ways of sharing data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from parfit.core.solution import TaskError
+from parfit.executors import payload as pl
+from parfit.executors.payload import Sealed
+from parfit.executors.place import Place
+from parfit.executors.workers.idle import idle_workers
+from parfit.executors.workers.launch import WorkerProcess
+
+__all__ = ["Fate", "Lodging", "evict", "greet", "run_lodged"]
+
+#: A worker that dies in its setup is started again this often.
+_SETUP_DEATHS = 2
+#: A time limit that is not near, and an exit that the kernel cannot announce, are looked at this often, s.
+_LOOK_S = 0.05
+#: Lodgers that nobody has called for so long are let go of, s.
+_IDLE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Lodging:
+    """What a host has to know of an open executor, beside what is shared once.
+
+    Attributes
+    ----------
+    token
+        Which open executor this is; unique in the world.
+    run
+        The number of its function.
+    node
+        The caller's machine.
+    timeout
+        The limit for each task, s.
+    """
+
+    token: str
+    run: int
+    node: str
+    timeout: float | None
+
+
+class Fate(NamedTuple):
+    """What ended a worker in the middle of a block: the task that it was on, -1 for none, and for how long, s.
+
+    `how` is the exit in words; None where it was ended for its time limit.
+    """
+
+    task: int
+    seconds: float
+    how: str | None
+
+
+class _EvictedError(Exception):
+    """Nobody wants the rest."""
+
+
+class _FailedError(Exception):
+    """A worker has not got through its setup: an error of it, or a sentence."""
+
+
+class Lodger:
+    """A worker process of ours on a host, with the setup and the function of one open executor."""
+
+    def __init__(self, lodging: Lodging, place: Sealed, setup: Sealed) -> None:
+        self._place: Place = place.open()
+        if lodging.node != platform.node():
+            self._place = self._place.abroad()
+        self._setup = setup.payload
+        self._run = -1
+        self._worker: WorkerProcess | None = None
+        self._gone = threading.Event()
+
+    def run(self, lodging: Lodging, function: Sealed, block: Sealed) -> tuple[str, Any]:
+        """Run a block; ``("outcomes", …)``, ``("broken", …)``, ``("failed", …)`` or ``("unreadable", …)``."""
+        try:
+            worker = self._ready(lodging, function)
+            worker.send("run", True, block.payload)
+        except _FailedError as exc:
+            return "failed", exc.args[0]
+        except OSError:  # it has died while nothing ran
+            self._end()
+            return self.run(lodging, function, block)
+        found: list[Sealed] = []
+        for word, *rest in self._words(worker, lodging.timeout):
+            if word in ("broken", "unreadable"):
+                return word, (found, rest[-1]) if word == "broken" else rest[-1]
+            found.append(rest[0])
+            if word == "done":
+                return "outcomes", found
+        raise AssertionError("unreachable")
+
+    def _ready(self, lodging: Lodging, function: Sealed) -> WorkerProcess:
+        """The worker, with setup and function."""
+        deaths = 0
+        while True:
+            fresh = self._worker is None or self._worker.gone
+            if not fresh and self._run == lodging.run:
+                assert self._worker is not None
+                return self._worker
+            reused = self._start() if fresh else True
+            worker = self._worker
+            assert worker is not None
+            how = "gone"
+            try:
+                if fresh:
+                    worker.send("begin", self._place, self._setup)
+                worker.send("function", None, function.payload)
+                word, *rest = next(self._words(worker, None))
+            except OSError:
+                word, rest = "broken", [Fate(-1, 0.0, worker.how_it_ended())]
+            if word == "ready":
+                self._run = lodging.run
+                return worker
+            self._end()
+            if word == "failed":
+                raise _FailedError(rest[0])
+            if word == "broken" and not reused:
+                how = rest[0].how
+                deaths += 1
+            if deaths > _SETUP_DEATHS:
+                raise _FailedError(f"{deaths} workers died before they were ready; the last was {how}")
+
+    def _start(self) -> bool:
+        """Find or start a worker; whether it has served before."""
+        self._end()
+        if self._gone.is_set():
+            raise _EvictedError
+        found = idle_workers.take()
+        self._worker = found or WorkerProcess()
+        if self._gone.is_set():  # in the meantime
+            self._end()
+            raise _EvictedError
+        return found is not None
+
+    def _words(self, worker: WorkerProcess, timeout: float | None) -> Iterator[tuple[Any, ...]]:
+        """What the worker says, until it has ended."""
+        ends = [worker.sock] + ([] if worker.exit_fd is None else [worker.exit_fd])
+        while True:
+            ended = worker.gone
+            while (frame := worker.read()) is not None:
+                yield pl.loads(frame)
+            if self._gone.is_set():
+                raise _EvictedError
+            at = worker.position()
+            if ended or worker.gone:
+                fate = (at.task, at.seconds) if at is not None else (-1, 0.0)
+                self._end()
+                yield "broken", Fate(*fate, worker.how_it_ended())
+                return
+            wait = _LOOK_S if timeout is not None or worker.exit_fd is None else None
+            if timeout is not None and at is not None:
+                if at.seconds > timeout:
+                    worker.kill()
+                    while (frame := worker.read()) is not None:  # it may have ended just then
+                        yield pl.loads(frame)
+                    self._end()
+                    yield "broken", Fate(at.task, at.seconds, None)
+                    return
+                wait = min(_LOOK_S, timeout - at.seconds + 0.001)
+            select.select(ends, [], [], wait)
+
+    def _end(self) -> None:
+        worker, self._worker = self._worker, None
+        self._run = -1
+        if worker is not None:
+            worker.close()
+
+    def evict(self) -> None:
+        """End the worker now; called from another thread than the one that runs a block."""
+        self._gone.set()
+        worker = self._worker
+        if worker is not None:
+            with contextlib.suppress(OSError):
+                worker.kill()
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the worker: for the next who needs one, or for good."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        if keep and not worker.gone:
+            idle_workers.give(worker)
+        else:
+            worker.close()
+
+
+class _House:
+    """The lodgers of this process. As many for an executor as the cluster runs tasks here at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: dict[str, list[Lodger]] = {}
+        self._busy: dict[str, list[Lodger]] = {}
+        self._evicted: deque[str] = deque(maxlen=1000)
+        self._timer: threading.Timer | None = None
+        self._calls = 0
+
+    @contextlib.contextmanager
+    def lodger(self, lodging: Lodging, place: Sealed, setup: Sealed) -> Iterator[Lodger]:
+        token = lodging.token
+        with self._lock:
+            if token in self._evicted:  # a call that the cluster had not heard to be cancelled
+                raise _EvictedError
+            self._calls += 1
+            free = self._free.get(token)
+            lodger = free.pop() if free else Lodger(lodging, place, setup)
+            self._busy.setdefault(token, []).append(lodger)
+            if self._timer is None:
+                self._look_again(self._calls)
+        try:
+            yield lodger
+        finally:
+            with self._lock:
+                mine = self._busy.get(token, [])
+                evicted = lodger not in mine
+                if not evicted:
+                    mine.remove(lodger)
+                    self._free.setdefault(token, []).append(lodger)
+            if evicted:
+                lodger.close(keep=False)
+
+    def evict(self, token: str, *, keep: bool) -> None:
+        with self._lock:
+            self._evicted.append(token)
+            free, busy = self._free.pop(token, []), self._busy.pop(token, [])
+        for lodger in busy:
+            lodger.evict()
+        for lodger in free:
+            lodger.close(keep=keep)
+
+    def _look_again(self, calls: int) -> None:
+        self._timer = threading.Timer(_IDLE_S, self._reap, (calls,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _reap(self, calls: int) -> None:
+        """Let go of lodgers whose caller has died, or has not called for long."""
+        with self._lock:
+            self._timer = None
+            idle = calls == self._calls
+            free = [lodger for lodgers in self._free.values() for lodger in lodgers] if idle else []
+            if idle:
+                self._free.clear()
+            if not idle or any(self._busy.values()):
+                self._look_again(self._calls)
+        for lodger in free:
+            lodger.close(keep=False)
+
+
+_house = _House()
+
+
+def run_lodged(
+    lodging: Lodging, number: int, block: Sealed, shared: tuple[Sealed, Sealed], function: Sealed
+) -> tuple[str, Any]:
+    """Run a block beside this worker of a cluster.
+
+    Parameters
+    ----------
+    lodging, number, block
+        What to run, and the number by which the caller knows it.
+    shared
+        Place and setup.
+    function
+        The tasks' function.
+
+    Returns
+    -------
+    tuple
+        ``("outcomes", [Sealed, …])``; ``("broken", ([Sealed, …], Fate))`` where the worker has not got through the
+        block; ``("failed", TaskError or text)`` for the setup or the function; ``("unreadable", TaskError)`` for the
+        block.
+    """
+    del number  # for those who look at the cluster's own record of calls
+    try:
+        with _house.lodger(lodging, *shared) as lodger:
+            return lodger.run(lodging, function, block)
+    except _EvictedError:
+        return "outcomes", []
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the caller is told
+        return "failed", TaskError.from_exception(exc, skip_frames=1)
+
+
+def evict(token: str, keep: bool) -> None:
+    """End what runs on this host for an executor: it has been closed, or nobody wants the rest."""
+    _house.evict(token, keep=keep)
+
+
+def greet() -> tuple[str, int]:
+    """Which process this is: its machine and its number."""
+    return platform.node(), os.getpid()
