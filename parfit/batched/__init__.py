@@ -33,7 +33,7 @@ from parfit.batched.compiled import Counts, counts
 from parfit.batched.lbfgsb import LBFGSB
 from parfit.batched.lm import LM
 from parfit.batched.neldermead import NelderMead
-from parfit.batched.plan import Bucket, Plan, make_plan
+from parfit.batched.plan import Bucket, Plan, Shape, make_plan
 from parfit.batched.streams import run_streams
 from parfit.batched.tracing.untraceable import Untraceable
 from parfit.batched.verdict import judged
@@ -45,6 +45,7 @@ __all__ = [
     "Counts",
     "Finished",
     "Plan",
+    "Shape",
     "Untraceable",
     "counts",
     "judged",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ from parfit.core.errors import MethodMismatchError
 from parfit.core.problem import Problem
 from parfit.core.protocols import BatchedSolver
 
-__all__ = ["Bucket", "Plan", "make_plan"]
+__all__ = ["Bucket", "Plan", "Shape", "make_plan"]
 
 Positions = NDArray[np.intp]
 #: Padding may add so many numbers before shapes of their own are compiled: what they cost is less than a compilation.
@@ -76,6 +76,13 @@ class Bucket:
         return np.asarray(self.derivative.extras(rows, x), dtype=np.float64)
 
 
+class Shape(NamedTuple):
+    """What decides a program beside the objective: the length that datasets are padded to, and if any has a bound."""
+
+    length: int
+    bounded: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What runs: compiled programs, and what they read.
@@ -94,6 +101,8 @@ class Plan:
         What was done to the objective, in a sentence.
     most_operations
         Objectives with more operations are refused.
+    shape
+        The shape of the whole, where these rows are a part of it.
     """
 
     problem: Problem
@@ -104,6 +113,7 @@ class Plan:
     dtype: Any
     how: str
     most_operations: int | None = None
+    shape: Shape | None = None
 
     @property
     def where(self) -> str:
@@ -189,6 +199,7 @@ def make_plan(
     solver_for: Callable[[bool], BatchedSolver],
     dtype: Any = np.float64,
     most_operations: int | None = None,
+    shape: Shape | None = None,
 ) -> Plan:
     """The plan for the rows at some positions.
 
@@ -200,6 +211,8 @@ def make_plan(
         The type of the numbers.
     most_operations
         Objectives with more operations are refused; None for no limit.
+    shape
+        The shape of the whole that these rows are a part of: they have the bits then that they have there.
 
     Raises
     ------
@@ -216,7 +229,8 @@ def make_plan(
     free = np.flatnonzero(~fixed) if fixed.any() else None
     sign = -1.0 if problem.maximize else 1.0
     traced = Traced(objective, problem.parameters.structure.root, feed, problem.args, free, sign)
-    plan = Plan(problem, traced, [], starts, positions, np.dtype(dtype), "the objective was compiled", most_operations)
+    how = "the objective was compiled"
+    plan = Plan(problem, traced, [], starts, positions, np.dtype(dtype), how, most_operations, shape)
     if not len(usable):
         return replace(plan, how="no row has a start that can be used")
     rebound = replace(traced, function=_Later(objective))
@@ -290,6 +304,8 @@ def _buckets(plan: Plan, positions: Positions, solver_for: Callable[[bool], Batc
     lengths = plan.traced.feed.lengths
     if lengths is None:
         return [_bucket(plan, positions, 0, solver_for)]
+    if plan.shape is not None:
+        return [_bucket(plan, positions, plan.shape.length, solver_for)]
     # Of all datasets, also where only some are fitted: these have the same bits then.
     wanted = np.maximum(_LEAST_LENGTH, 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(int))
     wanted = np.minimum(wanted, max(int(lengths.max()), 1))
@@ -324,7 +340,7 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
     residuals = len(found.shape) == 1
     m = found.shape[0] if residuals else -1
     solver = solver_for(residuals)
-    bounded = plan.problem.parameters.bounded
+    bounded = plan.problem.parameters.bounded if plan.shape is None else plan.shape.bounded
     numbers = max(m, 1) if residuals else max((math.prod(a.shape) for a in jax.tree.leaves(example)), default=1)
     shapes = str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), example))
     width = chunk_width(numbers, plan.dtype.itemsize, loops=found.loops)

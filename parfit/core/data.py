@@ -21,7 +21,7 @@ from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
 from parfit.core.fingerprint import digest, of_columns
 from parfit.core.values import is_array
 
-__all__ = ["DataBlock", "Datasets", "read_data"]
+__all__ = ["DataBlock", "Datasets", "datasets_of", "read_data"]
 
 Positions = NDArray[np.intp]
 
@@ -81,7 +81,7 @@ def read_data(data: Any) -> Datasets:
             "df.groupby([…, pd.Grouper(freq=…)]) has a group for each"
         )
     if isinstance(data, _GROUPED):
-        return _Groups(data)
+        return _Groups.read(data)
     if isinstance(data, pd.Series):
         return _Items(list(data), data.index.copy(), data)
     if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
@@ -103,6 +103,18 @@ def read_data(data: Any) -> Datasets:
         f"data of type {type(data).__name__} is not understood: a DataFrame, a GroupBy, a mapping label -> dataset, "
         "a sequence, an array, or arrays with a common leading axis"
     )
+
+
+def datasets_of(block: DataBlock) -> Datasets:
+    """The datasets of a block that has travelled; those without labels of their own are 0 … n-1."""
+    if isinstance(block, FrameBlock):
+        return _FrameRows(block.frame)
+    if isinstance(block, TreeBlock):
+        return _Tree(block.tree, block.length, block.tree)
+    if isinstance(block, GroupBlock):
+        return _Groups(block.items, block.keys, pd.RangeIndex(len(block.items)), block)
+    assert isinstance(block, ItemBlock)
+    return _Items(block.items, pd.RangeIndex(len(block.items)), block)
 
 
 def _index_of(labels: list[Any], names: Any = None) -> pd.Index[Any]:
@@ -163,17 +175,22 @@ def _fingerprints_of(column: pd.Series[Any]) -> NDArray[Any]:
 
 
 class _Groups(_Items):
-    """The groups of a GroupBy, or the bins of a Resampler, in its own order."""
+    """Groups with their keys."""
 
-    def __init__(self, groups: Any) -> None:
+    def __init__(self, items: list[Any], keys: list[Any], labels: pd.Index[Any], owner: Any) -> None:
+        super().__init__(items, labels, owner)
+        self._keys = keys
+
+    @classmethod
+    def read(cls, groups: Any) -> Datasets:
+        """The groups of a GroupBy, or the bins of a Resampler, in its own order."""
         pairs = list(groups)
         keys = [key for key, _ in pairs]
         sizes = groups.size()
         names = list(sizes.index.names) if isinstance(sizes, pd.Series) else list(sizes.columns[:-1])  # as_index=False
         if len(keys) and all(isinstance(key, tuple) and len(key) == 1 for key in keys):
             keys = [key[0] for key in keys]
-        self._keys = keys
-        super().__init__([frame for _, frame in pairs], _index_of(keys, names), groups)
+        return cls([frame for _, frame in pairs], keys, _index_of(keys, names), groups)
 
     def block(self, positions: Positions) -> DataBlock:
         return GroupBlock([self._items[i] for i in positions], [self._keys[i] for i in positions])

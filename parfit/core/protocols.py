@@ -98,6 +98,8 @@ class Capabilities:
         A script must guard its top level with ``if __name__ == "__main__":``.
     keeps_data
         Each worker keeps its share of the data for later calls.
+    other_machines
+        Workers may be on other machines: a cluster.
     """
 
     survives_worker_death: bool
@@ -105,6 +107,7 @@ class Capabilities:
     own_process: bool
     needs_main_guard: bool = False
     keeps_data: bool = False
+    other_machines: bool = False
 
 
 class Pool(ABC):

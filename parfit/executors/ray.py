@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -77,18 +78,24 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
             raise InvalidInputError(f"Ray is connected already, so {address!r} cannot be: ray.shutdown() first")
         yield ray
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address is not None or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(num_cpus=worker_count(workers), include_dashboard=False, **quiet)
+        with warnings.catch_warnings():  # its processes are begun with exec, which fork leaves nothing behind for
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            _start(ray, address, workers)
     except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
         raise SetupError(f"no Ray cluster can be had{f' at {address}' if address else ''}: {exc}") from exc
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, workers: int | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None or os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(num_cpus=worker_count(workers), include_dashboard=False, **quiet)
 
 
 class Host:

@@ -16,7 +16,7 @@ from parfit.executors.cpus import worker_count
 if TYPE_CHECKING:
     from parfit.batched import Bucket, Finished, Plan
 
-__all__ = ["solutions_of"]
+__all__ = ["invalid_of", "solutions_of"]
 
 _ORDER = tuple(Status)
 FloatArray = NDArray[np.float64]
@@ -26,13 +26,18 @@ def solutions_of(plan: Plan, workers: int | None) -> Iterator[Solutions]:
     """The solutions of all rows of a plan, many at a time, as they end."""
     from parfit import batched
 
-    if plan.starts.wrong:
-        yield _invalid(plan, {plan.positions[i]: text for i, text in plan.starts.wrong.items()})
+    yield from invalid_of(plan)
     short = {p: text for bucket in plan.buckets for p, text in _too_few(plan, bucket).items()}
     if short:
         yield _invalid(plan, short, evaluated=True)
         plan = plan.without(np.array(sorted(short)))
     yield from batched.run(plan, lambda bucket, found: _concluded(plan, bucket, found), worker_count(workers))
+
+
+def invalid_of(plan: Plan) -> Iterator[Solutions]:
+    """The rows of a plan whose start cannot be used; they are in none of its buckets."""
+    if plan.starts.wrong:
+        yield _invalid(plan, {plan.positions[i]: text for i, text in plan.starts.wrong.items()})
 
 
 def _too_few(plan: Plan, bucket: Bucket) -> dict[Any, str]:

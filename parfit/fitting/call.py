@@ -30,13 +30,14 @@ from parfit.core.errors import (
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Solver, Store
-from parfit.core.solution import Outcome, Solution, Status
+from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.core.tasks import FitTasks
 from parfit.fitting.batch import solutions_of
 from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
 from parfit.fitting.sensitivity import sensitivity_of
+from parfit.fitting.spread import spread
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
 from parfit.results import Fits
@@ -147,13 +148,16 @@ class Call:
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
-            plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
+            cluster = self.executor.capabilities.other_machines
+            plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given, spread=cluster)
             engine, where = self._engine(plan)
             _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
             if len(positions):
                 store.settle(engine)
             if plan is None:
                 self._stream(store, positions, already)
+            elif cluster:
+                self._spread(plan, store, positions, already)
             else:
                 self._at_once(plan, store, positions, already)
         except KeyboardInterrupt:
@@ -166,7 +170,10 @@ class Call:
 
     def _engine(self, plan: Plan | None) -> tuple[str, str]:
         """Which engine runs, and on what, in words."""
-        return ("rows", f"executor {self.executor.name}") if plan is None else ("batch", plan.where)
+        if plan is None:
+            return "rows", f"executor {self.executor.name}"
+        cluster = self.executor.capabilities.other_machines
+        return "batch", f"{plan.where}, executor {self.executor.name}" if cluster else plan.where
 
     def _stream(self, store: Store, positions: Positions, already: int) -> None:
         if not len(positions):
@@ -191,11 +198,28 @@ class Call:
         """All rows through compiled programs."""
         with reporting(self.progress, already + len(positions), "fits", already) as count:
             for solutions in solutions_of(plan, self.given["workers"]):
-                store.put_many(solutions)
-                if self.on_error == "raise":
-                    for outcome in solutions.outcomes():
-                        self._raise_if_failed(outcome)
+                self._take_many(store, solutions)
                 count(len(solutions))
+
+    def _spread(self, plan: Plan, store: Store, positions: Positions, already: int) -> None:
+        """All rows through compiled programs on the workers of a cluster."""
+        found = spread(
+            plan, self.datasets, self.solver, self.executor, self.chunk_size, self.retries, self.given["dtype"]
+        )
+        with reporting(self.progress, already + len(positions), "fits", already) as count:
+            for one in found:
+                if isinstance(one, Outcome):
+                    self._take(store, one)
+                    count(1)
+                else:
+                    self._take_many(store, one)
+                    count(len(one))
+
+    def _take_many(self, store: Store, solutions: Solutions) -> None:
+        store.put_many(solutions)
+        if self.on_error == "raise":
+            for outcome in solutions.outcomes():
+                self._raise_if_failed(outcome)
 
     def _take(self, store: Store, outcome: Outcome) -> None:
         store.put(outcome.key, outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from parfit.core.protocols import BatchedSolver, Solver
 from parfit.solvers import DefaultSolver, LeastSquares, Minimize
 
 if TYPE_CHECKING:
-    from parfit.batched import Plan
+    from parfit.batched import Plan, Shape
 
-__all__ = ["ENGINES", "choose"]
+__all__ = ["ENGINES", "choose", "planned"]
 
 ENGINES = ("auto", "rows", "batch")
 #: The options of SciPy's methods that their batched counterparts have too.
@@ -31,7 +32,7 @@ _OPTIONS = {
 _MOST_OPERATIONS = 3000
 #: Arguments that say how and where Python runs, and what only calls of it can give.
 _OF_ROWS = {
-    "executor": "is for engine='rows': it says where Python runs",
+    "executor": "is for engine='rows' where it is no cluster: it says where Python runs",
     "timeout": "needs workers that can be stopped",
     "chunk_size": "says what travels to workers",
     "history": "records calls of Python",
@@ -39,9 +40,20 @@ _OF_ROWS = {
 
 
 def choose(
-    problem: Problem, solver: Solver, datasets: Datasets, positions: NDArray[np.intp], given: Mapping[str, Any]
+    problem: Problem,
+    solver: Solver,
+    datasets: Datasets,
+    positions: NDArray[np.intp],
+    given: Mapping[str, Any],
+    *,
+    spread: bool = False,
 ) -> tuple[Plan | None, str]:
     """The plan of the batched engine, or None; and the reason.
+
+    Parameters
+    ----------
+    spread
+        The executor is a cluster, which runs either engine.
 
     Raises
     ------
@@ -51,7 +63,7 @@ def choose(
     engine = given["engine"]
     if engine == "rows":
         return None, "engine='rows' was asked for"
-    why = _against(problem, solver, given)
+    why = _against(problem, solver, {**given, "executor": None, "chunk_size": None} if spread else given)
     if why is None and importlib.util.find_spec("jax") is None:
         if engine == "batch":
             raise missing_package("jax", "engine='batch'", "jax")
@@ -60,14 +72,8 @@ def choose(
         from parfit import batched
 
         try:
-            plan = batched.make_plan(
-                problem,
-                datasets,
-                positions,
-                lambda residuals: _counterpart(solver, problem, residuals),
-                given["dtype"],
-                _MOST_OPERATIONS if engine == "auto" else None,
-            )
+            most = _MOST_OPERATIONS if engine == "auto" else None
+            plan = planned(problem, solver, datasets, positions, given["dtype"], most)
         except batched.Untraceable as exc:
             why = str(exc)
         else:
@@ -75,6 +81,22 @@ def choose(
     if engine == "batch" and why is not None:
         raise InvalidInputError(f"engine='batch' cannot run this: {why}; engine='rows' can")
     return None, why or "there is nothing to fit"
+
+
+def planned(
+    problem: Problem,
+    solver: Solver,
+    datasets: Datasets,
+    positions: NDArray[np.intp],
+    dtype: Any,
+    most_operations: int | None = None,
+    shape: Shape | None = None,
+) -> Plan:
+    """As `parfit.batched.make_plan`, with the counterpart of a solver of SciPy's."""
+    from parfit import batched
+
+    counterpart = functools.partial(_counterpart, solver, problem)
+    return batched.make_plan(problem, datasets, positions, counterpart, dtype, most_operations, shape)
 
 
 def _against(problem: Problem, solver: Solver, given: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 
 import parfit
 from parfit.core.errors import InvalidInputError, InvalidTypeError, UnknownNameError
-from parfit.executors import EXECUTORS, resolve
+from parfit.executors import resolve
 from parfit.executors.processes import ProcessesExecutor
 from parfit.executors.producer_consumer import ProducerConsumerExecutor
 
@@ -31,16 +31,6 @@ def test_a_recipe_is_checked_as_it_is_made():
     with pytest.raises(InvalidTypeError, match="load_timeout must be a number of seconds or None, not 'abc'"):
         ProducerConsumerExecutor(load_timeout="abc")
     assert ProducerConsumerExecutor(load_timeout=3).load_timeout == 3.0
-
-
-@pytest.mark.parametrize("name", ["dask", "ray", "Dask", "RAY"])
-def test_names_that_this_version_lacks(name):
-    with pytest.raises(UnknownNameError) as caught:
-        resolve(name, 2)
-    text = str(caught.value)
-    assert text.startswith(f"executor {name!r} is not in this version of parfit. There are: ")
-    assert all(repr(known) in text for known in EXECUTORS)
-    assert "Did you mean" not in text
 
 
 def test_a_typo_gets_the_nearest_match():

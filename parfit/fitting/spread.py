@@ -1,0 +1,148 @@
+"""The batched engine over a cluster: windows of rows to its workers, each of which compiles once.
+
+    caller: a plan of all rows ─▶ WindowTasks ─▶ executor ─▶ worker: fit_window ─▶ Solutions ─▶ caller's store
+
+A window is padded as the whole was, so that its rows have the bits that they have at home.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parfit.core.blocks import DataBlock
+from parfit.core.data import Datasets, datasets_of
+from parfit.core.problem import Problem
+from parfit.core.protocols import Block, Executor, Solver, Visitor
+from parfit.core.solution import Outcome, OutcomeKind, Solutions
+from parfit.fitting.batch import invalid_of, solutions_of
+from parfit.fitting.engines import planned
+
+if TYPE_CHECKING:
+    from parfit.batched import Plan
+
+__all__ = ["spread"]
+
+FloatArray = NDArray[np.float64]
+#: Rows of a window: enough to be worth a trip, and few enough that a lost one costs little.
+_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some rows, one task.
+
+    Attributes
+    ----------
+    positions
+        Theirs in the input.
+    data
+        Their datasets.
+    length
+        What they are padded to; 0 where nothing is.
+    start, lower, upper
+        Of shape (k, n) where rows have their own, else None.
+    """
+
+    positions: NDArray[np.intp]
+    data: DataBlock
+    length: int
+    start: FloatArray | None
+    lower: FloatArray | None
+    upper: FloatArray | None
+
+    def __len__(self) -> int:
+        return 1
+
+    def part(self, start: int, stop: int) -> Block:  # noqa: ARG002 - there is one task
+        return self
+
+    def keys(self) -> list[Any]:
+        return [int(self.positions[0])]
+
+    def visit(self, call: Visitor) -> None:
+        call(int(self.positions[0]), self)
+
+
+class WindowTasks:
+    """The rows of a plan in windows. Keeps to `parfit.core.protocols.Tasks`."""
+
+    def __init__(self, plan: Plan, datasets: Datasets, rows: int) -> None:
+        self._parameters = plan.problem.parameters
+        self._datasets = datasets
+        self._parts = [
+            (part, bucket.length)
+            for bucket in plan.buckets
+            for part in np.array_split(bucket.positions, max(1, math.ceil(len(bucket.positions) / rows)))
+        ]
+        self._taken = 0
+        self.positions = {int(part[0]): part for part, _ in self._parts}
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def take(self, n: int) -> Block | None:  # noqa: ARG002 - a window is large enough
+        if self._taken == len(self._parts):
+            return None
+        positions, length = self._parts[self._taken]
+        self._taken += 1
+        p = self._parameters
+        own = (v[positions] if v.ndim == 2 else None for v in (p.start, p.lower, p.upper))
+        return Window(positions, self._datasets.block(positions), length, *own)
+
+
+def spread(
+    plan: Plan, datasets: Datasets, solver: Solver, executor: Executor, rows: int | None, retries: int, dtype: Any
+) -> Iterator[Solutions | Outcome]:
+    """The solutions of all rows of a plan, a window at a time; and for a window that was lost, an outcome for each row.
+
+    Parameters
+    ----------
+    rows
+        Of a window, at most.
+    """
+    yield from invalid_of(plan)
+    problem, p = plan.problem, plan.problem.parameters
+    tasks = WindowTasks(plan, datasets, rows or _ROWS)
+    setup = functools.partial(_ready, replace(problem, parameters=p.common()), solver, dtype, p.bounded)
+    with executor.open(setup, retries=retries) as pool:
+        for outcome in pool.imap_unordered(fit_window, tasks):
+            if outcome.kind is OutcomeKind.DONE:
+                yield from outcome.value
+            else:
+                for position in tasks.positions[outcome.key].tolist():
+                    yield replace(outcome, key=position)
+
+
+class _State(NamedTuple):
+    """What each worker is set up with."""
+
+    problem: Problem
+    solver: Solver
+    dtype: Any
+    bounded: bool
+
+
+def _ready(*state: Any) -> _State:
+    import_module("parfit.batched")  # on nobody's time
+    return _State(*state)
+
+
+def fit_window(state: _State, window: Window) -> list[Solutions]:
+    """Fit the rows of a window; their positions are those in the whole."""
+    given = {"start": window.start, "lower": window.lower, "upper": window.upper}
+    own: dict[str, Any] = {name: array for name, array in given.items() if array is not None}
+    problem = replace(state.problem, parameters=replace(state.problem.parameters, **own))
+    from parfit.batched import Shape
+
+    here = np.arange(len(window.positions))
+    shape = Shape(window.length, state.bounded)
+    plan = planned(problem, state.solver, datasets_of(window.data), here, state.dtype, shape=shape)
+    return [replace(found, positions=window.positions[found.positions]) for found in solutions_of(plan, 1)]

@@ -1,0 +1,249 @@
+"""What clusters do of themselves: workers are killed, come and go, are found by address."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+import parfit
+from parfit.core.errors import InvalidInputError, InvalidTypeError, SetupError
+from parfit.core.solution import OutcomeKind
+from parfit.executors import resolve
+from parfit.executors.dask import DaskExecutor
+from parfit.executors.ray import RayExecutor
+
+distributed = pytest.importorskip("distributed")
+
+RATE = 0.3
+TIMES = np.linspace(0, 4, 12)
+
+
+@contextlib.contextmanager
+def cluster(n: int, **options: Any) -> Iterator[tuple[Any, Any]]:
+    options = {"threads_per_worker": 1, "dashboard_address": None, **options}
+    with (
+        distributed.LocalCluster(n_workers=n, **options) as made,
+        distributed.Client(made, set_as_default=False) as client,
+    ):
+        yield made, client
+
+
+def slowly(state: Any, x: int) -> int:
+    time.sleep(0.02)
+    return x * x
+
+
+def frame(n: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    heights = rng.uniform(1, 3, (n, 1))
+    return pd.DataFrame(heights * np.exp(-RATE * TIMES) + rng.normal(0, 0.01, (n, len(TIMES))))
+
+
+def residuals(p: Any, row: pd.Series) -> Any:
+    return p["height"] * np.exp(-p["rate"] * TIMES) - row.to_numpy()
+
+
+START = {"height": 1.0, "rate": 1.0}
+
+
+def assert_same(a: parfit.Fits, b: parfit.Fits) -> None:
+    """To the last bit, but for what depends on the clock and on accidents."""
+    pd.testing.assert_frame_equal(a.params, b.params, check_exact=True)
+    pd.testing.assert_frame_equal(a.stderr, b.stderr, check_exact=True)
+    timing = ["seconds", "attempts"]
+    pd.testing.assert_frame_equal(a.summary.drop(columns=timing), b.summary.drop(columns=timing), check_exact=True)
+
+
+# ---- Dask
+
+
+def test_a_client_a_cluster_and_an_address_are_executors() -> None:
+    with cluster(1, processes=False) as (made, client):
+        for given in (client, made, made.scheduler_address):
+            recipe = DaskExecutor(None, given) if given == made.scheduler_address else resolve(given, None)
+            assert isinstance(recipe, DaskExecutor)
+            with recipe.open() as pool:
+                assert [o.value for o in pool.imap_unordered(slowly, [(3, 3)])] == [9]
+        assert client.status == "running"
+    assert resolve("tcp://10.0.0.1:8786", 3) == DaskExecutor(3, "tcp://10.0.0.1:8786")
+    assert resolve("ray://10.0.0.1:10001", None) == RayExecutor(None, "ray://10.0.0.1:10001")
+
+
+def test_the_current_client_is_taken_and_left() -> None:
+    with cluster(1, processes=False) as (_, client), client.as_current():
+        with resolve("dask", None).open() as pool:
+            assert [o.value for o in pool.imap_unordered(slowly, [(2, 2)])] == [4]
+        assert client.status == "running"
+        assert client.run(lambda: 1)
+
+
+def test_what_cannot_be_used_is_told() -> None:
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
+        nobody = DaskExecutor(None, "tcp://127.0.0.1:1").open()
+        with pytest.raises(SetupError, match="no Dask scheduler answers at tcp://"), nobody:
+            pass
+    with pytest.raises(InvalidTypeError, match="cluster is a int"), DaskExecutor(None, 7).open():
+        pass
+    with cluster(1, processes=False) as (_, client):
+        pass
+    with pytest.raises(InvalidInputError, match="the Dask client is closed"), resolve(client, None).open():
+        pass
+
+
+@pytest.mark.parametrize("kill", [1, 2], ids=["one", "all"])
+def test_a_worker_of_dasks_killed_in_mid_run_costs_a_retry(kill: int) -> None:
+    with cluster(2) as (_, client), resolve(client, None).open() as pool:
+        outcomes = []
+        for i, outcome in enumerate(pool.imap_unordered(slowly, ((x, x) for x in range(100)))):
+            outcomes.append(outcome)
+            if i == 20:  # with all of them goes what had been scattered
+                for pid in list(client.run(os.getpid).values())[:kill]:
+                    os.kill(pid, signal.SIGKILL)
+    assert sorted(o.key for o in outcomes) == list(range(100))
+    assert all((o.kind, o.value) == (OutcomeKind.DONE, o.key**2) for o in outcomes)
+
+
+def test_a_cluster_that_adapts_starts_without_workers_and_grows() -> None:
+    with cluster(0) as (made, client):
+        made.adapt(minimum=0, maximum=2, interval="50ms", target_duration="50ms")
+        with resolve(client, None).open() as pool:
+            most = 0
+            for outcome in pool.imap_unordered(slowly, ((x, x) for x in range(150))):
+                assert outcome.value == outcome.key**2
+                most = max(most, len(client.nthreads()))
+        assert most == 2
+
+
+def test_what_is_left_running_on_a_cluster_is_ended(tmp_path: Path) -> None:
+    def endless(state: Any, x: int) -> None:
+        while x:
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(0.01)
+
+    with cluster(1, threads_per_worker=2) as (_, client):
+        with resolve(client, None).open() as pool:
+            next(pool.imap_unordered(endless, ((x, x) for x in range(5))))
+            while not list(tmp_path.iterdir()):
+                time.sleep(0.01)
+        busy = [int(path.name) for path in tmp_path.iterdir()]
+        assert not any(map(psutil.pid_exists, busy))
+        with resolve(client, None).open() as pool:
+            assert [o.value for o in pool.imap_unordered(slowly, [(3, 3)])] == [9]
+
+
+def test_a_fit_over_dask_is_the_fit_at_home() -> None:
+    data = frame(40)
+    at_home = parfit.fit(data, residuals, START, engine="rows", executor="serial")
+    with cluster(2) as (_, client):
+        assert_same(at_home, parfit.fit(data, residuals, START, engine="rows", executor=client, timeout=60))
+
+
+# ---- the batched engine
+
+
+def test_windows_over_a_cluster_have_the_bits_that_they_have_at_home() -> None:
+    pytest.importorskip("jax")
+    data = frame(300)
+    data.iloc[7] = np.nan
+    starts = pd.DataFrame({"height": np.linspace(0.5, 3, 300), "rate": 1.0})
+    starts.iloc[11] = np.nan
+    bounds = {"height": (0.0, 2.5)}
+    at_home = parfit.fit(data, residuals, starts, bounds=bounds, engine="batch")
+    away = parfit.fit(data, residuals, starts, bounds=bounds, executor="dask", workers=2, chunk_size=70)
+    assert away.engine == "batch"
+    assert "executor dask" in repr(away)
+    assert_same(at_home, away)
+    assert away.status.iloc[[7, 11]].tolist() == ["nonfinite", "invalid"]
+
+
+def test_ragged_groups_over_a_cluster() -> None:
+    pytest.importorskip("jax")
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(1, 40, 60)
+    times = np.concatenate([np.linspace(0, 3, k) for k in lengths])
+    long = pd.DataFrame({"site": np.repeat(np.arange(60), lengths), "t": times})
+    long["y"] = 2 * np.exp(-RATE * times) + rng.normal(0, 0.01, len(times))
+
+    def misfit(p: Any, group: pd.DataFrame) -> Any:
+        return p["height"] * np.exp(-p["rate"] * group["t"].to_numpy()) - group["y"].to_numpy()
+
+    groups = long.groupby("site")
+    at_home = parfit.fit(groups, misfit, START, engine="batch")
+    assert_same(at_home, parfit.fit(groups, misfit, START, engine="batch", executor="dask", workers=2, chunk_size=13))
+
+
+# ---- Ray
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    found = pytest.importorskip("ray")
+    found.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield found
+    found.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    made = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Host") and is_ours(process):
+                made.append(process)
+    return made
+
+
+def is_ours(process: psutil.Process) -> bool:
+    return psutil.Process() in process.parents()
+
+
+def test_an_actor_of_rays_killed_in_mid_run_costs_a_retry(ray: Any) -> None:
+    with resolve("ray", 2).open() as pool:
+        outcomes = []
+        for i, outcome in enumerate(pool.imap_unordered(slowly, ((x, x) for x in range(100)))):
+            outcomes.append(outcome)
+            if i == 20:
+                actors()[0].kill()
+    assert ray.is_initialized()
+    assert sorted(o.key for o in outcomes) == list(range(100))
+    assert all((o.kind, o.value) == (OutcomeKind.DONE, o.key**2) for o in outcomes)
+    assert any(o.attempts == 2 for o in outcomes)
+
+
+def test_a_fit_over_ray_is_the_fit_at_home(ray: Any) -> None:
+    data = frame(40)
+    at_home = parfit.fit(data, residuals, START, engine="rows", executor="serial")
+    assert_same(at_home, parfit.fit(data, residuals, START, engine="rows", executor="ray"))
+
+
+def test_an_address_beside_a_connection_is_refused(ray: Any) -> None:
+    with pytest.raises(InvalidInputError, match="Ray is connected already"):
+        with RayExecutor(None, "ray://elsewhere:10001").open():
+            pass
+
+
+# ---- neither is there
+
+
+@pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_package_is_told_with_the_command_that_installs_it(name: str, package: str) -> None:
+    program = (
+        f"import sys; sys.modules[{package!r}] = None; import parfit; "
+        f"parfit.fit([1.0], lambda p, d: (p[0] - d) ** 2, [0.0], executor={name!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"pip install 'parfit[{name}]'" in done.stderr.splitlines()[-1]
