@@ -337,3 +337,29 @@ def test_the_callers_random_numbers_are_its_own() -> None:
     assert random.getstate() == before[1]
     again = fit(objective=objective, x0=start, executor="processes", workers=2, chunk_size=2)
     pd.testing.assert_frame_equal(table(again), table(fits))
+
+
+# ---- what is logged
+
+
+@pytest.mark.parametrize("engine", ["auto", "rows"])
+def test_what_is_logged_quotes_no_data(caplog: pytest.LogCaptureFixture, tmp_path: Any, engine: str) -> None:
+    data = decays()
+    data.index = [f"secret {i}" for i in range(len(data))]
+    data.iloc[2, 3] = 777.125
+
+    def objective(p: Any, row: Any) -> Any:
+        if 777.125 in row.to_numpy():
+            raise ValueError(f"{row.name}: {max(row)}")
+        return residuals(p, row)
+
+    def unlike_when_compiled(p: Any, row: Any) -> Any:  # the compiled value is another: the reason says which
+        return residuals(p, row) * (1.0 if isinstance(p, np.ndarray) else 2.0)
+
+    with caplog.at_level("DEBUG", "parfit"):
+        fit(data, objective, engine=engine, store=tmp_path / "fits.db")
+        fits = fit(data, unlike_when_compiled, engine=engine, executor=None)
+    assert len(fits) == len(data)
+    assert f"{len(data)} datasets" in caplog.text
+    for word in ("secret", "777", str(round(float(data.iloc[0, 0]), 4))):
+        assert word not in caplog.text

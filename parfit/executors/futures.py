@@ -327,8 +327,9 @@ class FuturesExecutor(Executor):
 
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
-        # Every executor of the standard library, of loky and of joblib keeps its number of workers there.
-        workers = worker_count(self.workers or getattr(self.executor, "_max_workers", None))
+        # Where the executors of the standard library, of loky and of joblib keep their number of workers, and mpi4py's.
+        known = getattr(self.executor, "_max_workers", None) or getattr(self.executor, "num_workers", None)
+        workers = worker_count(self.workers or known)
         crew = GivenCrew(self.executor)
         with contextlib.ExitStack() as stack:
             carrier: Carrier

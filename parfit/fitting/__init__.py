@@ -105,13 +105,15 @@ def fit(
         ``options={"dtype": "float32"}``; it must be traceable, written with NumPy or `jax.numpy`. ``"rows"`` runs any
         Python in workers, a dataset at a time. ``"auto"`` takes the batch where JAX is installed, the objective can be
         traced, and its compiled values are those of plain calls on some datasets; `Fits.engine_reason` says why.
-    executor : str, Executor or concurrent.futures executor, optional
+    executor : str, Executor, concurrent.futures executor or cluster, optional
         Where: ``"processes"`` (the default), ``"serial"``, ``"threads"``, ``"multiprocessing"``, ``"loky"``,
-        ``"joblib"``, ``"producer_consumer"``.
+        ``"joblib"``, ``"producer_consumer"``; ``"dask"``, ``"ray"``, a Dask client or cluster, or the address of
+        either, which run both engines.
     workers : int, optional
         How many; by default one per usable core.
     chunk_size : int, optional
-        How many datasets travel together; by default as their cost suggests.
+        How many datasets travel together; by default as their cost suggests (of the batched engine over a cluster,
+        20,000).
     timeout : float, optional
         The limit for one dataset, s. It is killed then, and its status is ``timeout``.
     retries : int

@@ -151,7 +151,8 @@ class Call:
             cluster = self.executor.capabilities.other_machines
             plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given, spread=cluster)
             engine, where = self._engine(plan)
-            _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
+            said = reason.partition(" for dataset ")[0]  # a log is read by others: no label, no value
+            _log.info("engine %s: %s; %d datasets, %s", engine, said, len(positions), where)
             if len(positions):
                 store.settle(engine)
             if plan is None:

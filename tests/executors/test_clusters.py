@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,6 +235,45 @@ def test_an_address_beside_a_connection_is_refused(ray: Any) -> None:
     with pytest.raises(InvalidInputError, match="Ray is connected already"):
         with RayExecutor(None, "ray://elsewhere:10001").open():
             pass
+
+
+# ---- MPI, by the adapter for anything with `submit`
+
+
+MPI = """
+    import os, sys
+    import numpy as np, pandas as pd, parfit
+    from mpi4py.futures import MPIPoolExecutor
+
+    def misfit(p, row):
+        with open(os.path.join(folder, str(os.getpid())), "w"):
+            return np.array([p["a"] - row["y"], 0.0])
+
+    if __name__ == "__main__":
+        folder = sys.argv[1]
+        with MPIPoolExecutor() as pool:
+            data = pd.DataFrame({"y": [1.0, 2.0, 3.0, 4.0]})
+            fits = parfit.fit(data, misfit, {"a": 0.5}, engine="rows", executor=pool)
+        print(fits.params["a"].round(6).tolist(), os.getpid())
+"""
+
+
+def test_a_fit_over_mpi(tmp_path: Path) -> None:
+    pytest.importorskip("mpi4py")
+    launcher = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if launcher is None:
+        pytest.skip("there is no mpiexec")
+    script, seen = tmp_path / "script.py", tmp_path / "seen"
+    seen.mkdir()
+    script.write_text(textwrap.dedent(MPI))
+    command = [launcher, "-n", "3", sys.executable, "-m", "mpi4py.futures", str(script), str(seen)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found, caller = done.stdout.rsplit(maxsplit=1)
+    assert found == "[1.0, 2.0, 3.0, 4.0]"
+    workers = {path.name for path in seen.iterdir()}
+    assert caller not in workers
+    assert 1 <= len(workers) <= 2
 
 
 # ---- neither is there
