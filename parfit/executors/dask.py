@@ -149,7 +149,8 @@ class DaskCrew(ClusterCrew):
         now = time.monotonic()
         if now >= self._counted + _COUNT_S:
             self._counted = now
-            self._count = sum(self._client.nthreads().values()) or self._count
+            with contextlib.suppress(OSError, TimeoutError):  # the scheduler is lost: the calls themselves will say so
+                self._count = sum(self._client.nthreads().values()) or self._count
         return max(1, self._count if self._limit is None else min(self._count, self._limit))
 
     @property

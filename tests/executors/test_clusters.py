@@ -119,6 +119,17 @@ def test_a_worker_of_dasks_killed_in_mid_run_costs_a_retry(kill: int) -> None:
     assert all((o.kind, o.value) == (OutcomeKind.DONE, o.key**2) for o in outcomes)
 
 
+def test_what_a_cluster_has_not_done_when_it_is_lost_is_told() -> None:
+    with cluster(2, processes=False) as (made, client), resolve(client, None).open() as pool:
+        outcomes = []
+        for i, outcome in enumerate(pool.imap_unordered(slowly, ((x, x) for x in range(100)))):
+            outcomes.append(outcome)
+            if i == 20:
+                made.close()
+    assert sorted(o.key for o in outcomes) == list(range(100))
+    assert {o.kind for o in outcomes} == {OutcomeKind.DONE, OutcomeKind.WORKER_LOST}
+
+
 def test_a_cluster_that_adapts_starts_without_workers_and_grows() -> None:
     with cluster(0) as (made, client):
         made.adapt(minimum=0, maximum=2, interval="50ms", target_duration="50ms")
