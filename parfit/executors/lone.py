@@ -24,8 +24,9 @@ from typing import Any
 from parfit.core.protocols import TaskFunction, Tasks
 from parfit.core.solution import Outcome
 from parfit.executors import payload as pl
-from parfit.executors.chunking import ChunkSizer, as_tasks
+from parfit.executors.chunking import ChunkSizer
 from parfit.executors.place import Place
+from parfit.executors.workers.lanes import Backlog
 from parfit.executors.workers.pool import ProcessPool
 from parfit.executors.workers.watch import LOOK_S, Watch, check_memory_can_be_watched
 
@@ -125,15 +126,11 @@ class LonePool(ProcessPool):
             What is known of the tasks' cost.
         """
         payload = function if isinstance(function, tuple) else pl.dumps(function)
-        source, total = as_tasks(tasks)
         self._setup_deaths = 0
         self._watch = Watch(timeout, self._memory_limit)
-        self._sizer = ChunkSizer(1, total) if sizer is None else sizer
-        self._jobs.clear()
-        self._jobs.extend(jobs)
+        self._backlog = Backlog(1, tasks, jobs, sizer)
         try:
             self._greet(payload, begin)
-            self._source = source
             while True:
                 yield from self._feed()
                 if all(lane.ready and lane.job is None for lane in self._lanes):
@@ -148,7 +145,7 @@ class LonePool(ProcessPool):
             # whatever a busy worker would still say must not be taken for an answer to the next call
             for lane in [lane for lane in self._lanes if lane.job is not None or not lane.ready]:
                 self._drop(lane)
-            self._source = None
+            self._backlog.end()
 
     def _greet(self, function: pl.Payload, begin: pl.Payload | None) -> None:
         """Tell the worker that is there what is to be done."""
@@ -166,7 +163,7 @@ class LonePool(ProcessPool):
 
     def _launch(self, job: Any) -> Any:
         if self.sealed:
-            raise ReplacedError([job, *self._jobs])
+            raise ReplacedError([job, *self._backlog.jobs])
         return super()._launch(job)
 
     def _may_have(self, lane: Any, job: Any) -> bool:  # noqa: ARG002 - its worker is as new as one that keeps can be

@@ -2,8 +2,8 @@
 
 The parent looks at its workers' sizes every now and then (`watch`), which something that takes all of the machine's
 memory in one go could outrun. So the kernel refuses a worker what it asks for beyond what it has at the beginning of
-the call plus the limit. That is no measure of what it uses: much of what programs ask for they never touch, so that the
-parent's look at what is resident comes first wherever it comes in time.
+the call, the limit, and some more. That is no measure of what it uses: much of what programs ask for they never touch,
+so that the parent's look at what is resident is to come first wherever it comes in time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from parfit.executors.limits import in_bytes
 
 __all__ = ["Heap"]
 
+#: A processor touches some GB in a second: this much between two looks of the parent, bytes.
+_MARGIN = 1 << 28
 _STATM = "/proc/self/statm"
 
 
@@ -42,13 +44,13 @@ class Heap:
             return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
 
     def limit(self, limit: int | None) -> None:
-        """Let this process ask for `limit` bytes more than it has; None for as much as it might at its start."""
+        """Let this process ask for `limit` bytes more than it has, about; None for as much as it might at its start."""
         if self._resource is None or limit == self._limit is None:
             return
         self._limit = limit
         soft, hard = self._before
         if limit is not None:
-            wanted = self._size() + limit
+            wanted = self._size() + limit + _MARGIN
             soft = wanted if soft < 0 else min(wanted, soft)
         self._resource.setrlimit(self._resource.RLIMIT_DATA, (soft, hard))
 

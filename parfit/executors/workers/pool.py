@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import selectors
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import Any
 
@@ -30,13 +30,12 @@ from parfit.core.protocols import Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors import payload as pl
 from parfit.executors.baggage import packed, setup_failed, task_error
-from parfit.executors.chunking import ChunkSizer, as_tasks
 from parfit.executors.foreign.jobs import superseded
 from parfit.executors.limits import in_bytes
 from parfit.executors.place import Place
 from parfit.executors.workers.board import Position
 from parfit.executors.workers.idle import idle_workers
-from parfit.executors.workers.lanes import Job, Lane
+from parfit.executors.workers.lanes import Backlog, Job, Lane
 from parfit.executors.workers.launch import WorkerProcess
 from parfit.executors.workers.watch import Watch, check_memory_can_be_watched
 
@@ -66,9 +65,7 @@ class ProcessPool(Pool):
         self._lanes: list[Lane] = []
         self._selector = selectors.DefaultSelector()
         self._setup_deaths, self._was_ready = 0, -math.inf
-        self._jobs: deque[Job] = deque()
-        self._sizer = ChunkSizer(workers)
-        self._source: Tasks | None = None
+        self._backlog = Backlog(workers)
         self._function: pl.Payload = (0, [])
         self._unfinished: Generator[Outcome, None, None] | None = None
 
@@ -93,9 +90,7 @@ class ProcessPool(Pool):
         timeout: float | None,
     ) -> Generator[Outcome, None, None]:
         self._function = packed("function", function)
-        self._source, total = as_tasks(tasks)
-        self._sizer = ChunkSizer(self._workers, total)
-        self._jobs.clear()
+        self._backlog = Backlog(self._workers, tasks)
         self._watch = Watch(timeout, self._memory_limit)
         try:
             self._teach()
@@ -110,7 +105,7 @@ class ProcessPool(Pool):
             # What a worker still has to say must not be taken for an answer to the next call.
             for lane in [lane for lane in self._lanes if lane.job is not None or not lane.ready]:
                 self._drop(lane)
-            self._source = None
+            self._backlog.end()
 
     def _teach(self) -> None:
         """Send the function to the workers that an earlier call has left."""
@@ -136,35 +131,24 @@ class ProcessPool(Pool):
 
     # ---- feeding
 
-    def _next_job(self, lane: Lane | None = None) -> Job | None:
-        """The next block for a lane, or for a worker that is yet to be started."""
-        for job in self._jobs:
-            if lane is None or self._may_have(lane, job):
-                self._jobs.remove(job)
-                return job
-        if self._source is None:
-            return None
-        block = self._source.take(self._sizer.next_size())
-        if block is None:
-            self._source = None
-            return None
-        self._sizer.sent(len(block))
-        return Job(block)
-
     def _may_have(self, lane: Lane, job: Job) -> bool:
         return not job.fresh or not lane.used
 
     def _feed(self) -> Iterator[Outcome]:
         """Give every free worker a block, and start workers while there are blocks for them."""
         for lane in list(self._lanes):
-            while lane.ready and lane.job is None and (job := self._next_job(lane)) is not None:
+            while (
+                lane.ready
+                and lane.job is None
+                and (job := self._backlog.next(functools.partial(self._may_have, lane))) is not None
+            ):
                 yield from self._send(lane, job)
             full = len(self._lanes) == self._workers
-            if full and lane.ready and lane.job is None and self._jobs:  # these want a new worker in its place
+            if full and lane.ready and lane.job is None and self._backlog.waits:  # these want a new worker in its place
                 self._drop(lane)
         while True:
             fresh = []
-            while len(self._lanes) < self._workers and (job := self._next_job()) is not None:
+            while len(self._lanes) < self._workers and (job := self._backlog.next()) is not None:
                 fresh.append(self._launch(job))
             if not fresh:
                 return
@@ -189,7 +173,7 @@ class ProcessPool(Pool):
             self._post(lane, "function", None, self._function)
         except OSError:  # it is gone: its block goes to another
             if lane.job is not None:
-                self._jobs.appendleft(lane.job)
+                self._backlog.put_back(lane.job)
             how = self._end(lane)
             if not lane.reused:
                 self._setup_died(how)
@@ -209,7 +193,7 @@ class ProcessPool(Pool):
         if len(job.block) == 1:
             yield Outcome(job.block.keys()[0], OutcomeKind.ERROR, None, error, 0.0, job.attempts)
         else:
-            self._requeue(job, 0, len(job.block), alone=True)
+            self._backlog.again(job, 0, len(job.block), alone=True)
 
     # ---- hearing
 
@@ -257,7 +241,7 @@ class ProcessPool(Pool):
             self._drop(lane)
             lane.job = None
             if job is not None:
-                self._jobs.appendleft(job)
+                self._backlog.put_back(job)
         elif word == "failed":
             raise setup_failed(rest[0]) from rest[0].to_exception()
         elif word == "unreadable" and job is not None:
@@ -265,22 +249,21 @@ class ProcessPool(Pool):
             yield from self._unreadable(job, rest[1])
         elif job is not None:
             outcomes: list[Outcome] = rest[1]
+            starved = self._starved(lane, job, outcomes)
+            outcomes = outcomes[:starved]
             job.received += len(outcomes)
-            if word == "done":
+            if starved is not None:
+                self._drop(lane)
+                self._backlog.elsewhere(job, job.received)
+                self._backlog.again(job, job.received + 1, len(job.block))
+            if word == "done" or starved is not None:
                 lane.job, lane.used = None, True
-            self._sizer.took(len(outcomes), sum(o.seconds for o in outcomes))
+            self._backlog.took(len(outcomes), sum(o.seconds for o in outcomes))
             if job.attempts > 1:
                 outcomes = [dataclasses.replace(o, attempts=job.attempts) for o in outcomes]
             yield from outcomes
 
     # ---- losing
-
-    def _requeue(self, job: Job, start: int, stop: int, *, alone: bool = False) -> None:
-        """Run a part of a block again; it was not at fault."""
-        if alone:
-            self._jobs.extend(Job(job.block.part(i, i + 1), job.attempts) for i in range(start, stop))
-        elif stop > start:
-            self._jobs.append(Job(job.block.part(start, stop), job.attempts))
 
     def _died(self, lane: Lane) -> Iterator[Outcome]:
         """A worker has ended: its task is retried alone or lost, the chunk-mates run elsewhere."""
@@ -291,29 +274,15 @@ class ProcessPool(Pool):
         if not lane.ready:
             if not lane.reused:
                 self._setup_died(how)
-            self._jobs.appendleft(job)
+            self._backlog.put_back(job)
             return
-        culprit = self._culprit(job, None if lane.worker.cut_off else at)
+        culprit = self._backlog.culprit(job, None if lane.worker.cut_off else at)
         if culprit is None:
             return
         if job.attempts > self._retries:
             yield Outcome.lost(job.block.keys()[culprit], at.seconds if at else 0.0, job.attempts, how)
         else:
-            self._jobs.append(Job(job.block.part(culprit, culprit + 1), job.attempts + 1))
-
-    def _culprit(self, job: Job, at: Position | None) -> int | None:
-        """The task of a lost block that is at fault; the others are run again, also where none is known to be."""
-        n, first = len(job.block), job.received
-        if first >= n:
-            return None
-        if at is None or not first <= at.task < n:
-            if n - first > 1:
-                self._requeue(job, first, n, alone=True)
-                return None
-            return first
-        self._requeue(job, first, at.task)
-        self._requeue(job, at.task + 1, n)
-        return at.task
+            self._backlog.retry(job, culprit)
 
     def _enforce(self) -> Iterator[Outcome]:
         """Kill the workers that are over a limit."""
@@ -344,8 +313,8 @@ class ProcessPool(Pool):
         if lane.job is None:
             return
         if at.task < job.received:
-            self._requeue(job, job.received, len(job.block))
-        elif (culprit := self._culprit(job, at)) is not None:
+            self._backlog.again(job, job.received, len(job.block))
+        elif (culprit := self._backlog.culprit(job, at)) is not None:
             yield Outcome.timed_out(job.block.keys()[culprit], at.seconds, job.attempts, timeout)
 
     def _outgrown(self, lane: Lane, size: int) -> Iterator[Outcome]:
@@ -359,16 +328,25 @@ class ProcessPool(Pool):
             if not lane.reused:
                 words = f"memory_limit={in_bytes(limit)} is less than a worker needs to begin"
                 raise SetupError(f"{words}: one had reached {in_bytes(size, limit)} before its first task")
-            self._jobs.appendleft(job)
+            self._backlog.put_back(job)
             return
-        first = job.received
-        if (culprit := self._culprit(job, at)) is None:
+        if (culprit := self._backlog.culprit(job, at)) is None:
             return
-        if job.fresh or not (lane.used or first or culprit):
+        if job.fresh or not (lane.used or culprit):
             key, seconds = job.block.keys()[culprit], at.seconds if at else 0.0
             yield Outcome.outgrown(key, seconds, job.attempts, in_bytes(limit), in_bytes(size, limit))
         else:
-            self._jobs.appendleft(Job(job.block.part(culprit, culprit + 1), job.attempts + 1, fresh=True))
+            self._backlog.elsewhere(job, culprit)
+
+    def _starved(self, lane: Lane, job: Job, outcomes: list[Outcome]) -> int | None:
+        """The first outcome that is for lack of memory, where that may be what earlier tasks have left."""
+        if self._watch.memory_limit is None or job.fresh:
+            return None
+        for i, outcome in enumerate(outcomes):
+            short = outcome.error is not None and "MemoryError" in outcome.error.type
+            if short and (lane.used or job.received + i):
+                return i
+        return None
 
     def _setup_died(self, how: str) -> None:
         self._setup_deaths += 1
