@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,8 +13,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import parfit
+from tests.programs import started, wait_for
 from tests.situations.evil import EVIL
 from tests.situations.lines import START, assert_equal_but_for, lines, residuals, table
+from tests.situations.test_interrupts import alive
 from tests.workers import children
 
 BAD = "r17"
@@ -106,3 +109,26 @@ def test_many_evils_at_once(tmp_path):
     found = fits.status.astype(str)
     assert {name: found[label] for label, name in evil.items()} == {name: EVIL[name].status for name in names}
     assert_equal_but_for(fits, wanted, [label for label, name in evil.items() if EVIL[name].reason])
+
+
+LEFT_RUNNING = """
+    import os, pathlib, time
+    import numpy as np
+    import parfit
+
+    def objective(p, y):
+        pid = os.posix_spawnp("sleep", ["sleep", "1000"], os.environ)
+        pathlib.Path(f"pid-{pid}").touch()
+        time.sleep(1000)
+
+    parfit.fit(np.arange(20.0).reshape(10, 2), objective, [0.0], engine="rows", workers=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a group with the process that is gone")
+def test_what_rows_have_started_ends_with_a_caller_that_is_killed(tmp_path):
+    with started(tmp_path, LEFT_RUNNING) as process:
+        wait_for(lambda: len([*tmp_path.glob("pid-*")]) == 2, "programs of two rows")
+        programs = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+        process.kill()
+        wait_for(lambda: not any(alive(pid) for pid in programs), "the programs' end", 10)
