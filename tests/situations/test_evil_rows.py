@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -131,4 +132,8 @@ def test_what_rows_have_started_ends_with_a_caller_that_is_killed(tmp_path):
         wait_for(lambda: len([*tmp_path.glob("pid-*")]) == 2, "programs of two rows")
         programs = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
         process.kill()
-        wait_for(lambda: not any(alive(pid) for pid in programs), "the programs' end", 10)
+        try:
+            wait_for(lambda: not any(alive(pid) for pid in programs), "the programs' end", 10)
+        finally:
+            for pid in filter(alive, programs):
+                os.kill(pid, signal.SIGKILL)
