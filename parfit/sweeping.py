@@ -40,6 +40,7 @@ def sweep(
     executor: Any = None,
     workers: int | None = None,
     timeout: float | None = None,
+    memory_limit: int | str | None = None,
     retries: int = 1,
     on_error: str = "record",
     progress: Progress = None,
@@ -53,7 +54,7 @@ def sweep(
     parameter_sets : DataFrame, mapping of sequences, or iterable of mappings
         A set per row of a DataFrame or per mapping; a mapping of sequences is the grid of all combinations, the last
         name running fastest.
-    executor, workers, timeout, retries, progress
+    executor, workers, timeout, memory_limit, retries, progress
         As for `parfit.fit`.
     on_error : {"record", "raise"}
         ``"record"``: a set that fails is a row with a status, and the others go on. ``"raise"`` stops at the first,
@@ -96,7 +97,7 @@ def sweep(
     if sets:
         _check_names(function, list(sets[0]))
     timeout, retries = time_limit("timeout", timeout), whole_number("retries", retries)
-    recipe = executors.resolve(executor, workers, timeout)
+    recipe = executors.resolve(executor, workers, timeout, memory_limit)
     outcomes: dict[int, Outcome] = {}
     warned = Warned()
     with reporting(progress, len(sets), "sets") as count, recipe.open(_Swept(function), retries=retries) as pool:

@@ -98,6 +98,8 @@ class Capabilities:
         A script must guard its top level with ``if __name__ == "__main__":``.
     keeps_data
         Each worker keeps its share of the data for later calls.
+    limits_memory
+        A worker that becomes too large is stopped; the recipe has a field `memory_limit`.
     other_machines
         Workers may be on other machines: a cluster.
     """
@@ -107,6 +109,7 @@ class Capabilities:
     own_process: bool
     needs_main_guard: bool = False
     keeps_data: bool = False
+    limits_memory: bool = False
     other_machines: bool = False
 
 

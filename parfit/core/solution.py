@@ -172,6 +172,12 @@ class Outcome:
         return cls(key, OutcomeKind.WORKER_LOST, None, TaskError.from_exception(exc), seconds, attempts)
 
     @classmethod
+    def outgrown(cls, key: Any, seconds: float, attempts: int, limit: str, size: str) -> Outcome:
+        """The outcome of a task whose worker had become too large; `limit` and `size` in words ("500 MB")."""
+        exc = WorkerLostError(f"over memory_limit={limit}: its worker had reached {size}, and was stopped")
+        return cls(key, OutcomeKind.WORKER_LOST, None, TaskError.from_exception(exc), seconds, attempts)
+
+    @classmethod
     def timed_out(cls, key: Any, seconds: float, attempts: int, limit_s: float) -> Outcome:
         """The outcome of a task that exceeded `limit_s` seconds."""
         exc = TaskTimeoutError(f"the task ran for longer than timeout={limit_s:g} s and was stopped")

@@ -7,7 +7,7 @@ Where to look:
   clusters, `dask` and `ray`;
 - what every executor does around a task: `running` (errors, warnings, BLAS), `chunking` (how many travel together),
   `payload` (pickles without copies), `baggage` (what cannot be pickled, and why), `place` (the caller's folder, path,
-  filters), `limits`, `cpus`;
+  filters), `limits`, `cpus`, `interrupts` (a Ctrl-C, and the next);
 - `workers/`: worker processes of our own, and what connects them to the parent;
 - `foreign/`: what the pools of other libraries are made of;
 - `keeping/`: data that stays in the workers that loaded it, for `producer_consumer` and the primitive
@@ -26,7 +26,9 @@ from typing import Any
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, refuse_unknown
 from parfit.core.protocols import Executor
+from parfit.executors import limits
 from parfit.executors.running import in_worker
+from parfit.executors.workers.watch import check_memory_can_be_watched
 
 __all__ = ["EXECUTORS", "resolve"]
 
@@ -55,7 +57,9 @@ def _named(name: str) -> type[Executor]:
     return found
 
 
-def resolve(executor: Any, workers: int | None, timeout: float | None = None) -> Executor:
+def resolve(
+    executor: Any, workers: int | None, timeout: float | None = None, memory_limit: int | str | None = None
+) -> Executor:
     """The recipe for what the user asked for.
 
     Parameters
@@ -67,6 +71,8 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
         The number of workers; None for the executor's own default.
     timeout
         The limit that it will have to keep.
+    memory_limit
+        And the one of each worker's memory: the recipe has it then.
 
     Raises
     ------
@@ -75,12 +81,15 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
     InvalidTypeError
         For what is no executor, a class of executors for instance.
     InvalidInputError
-        For a time limit that the executor cannot enforce, or `workers` beside a recipe that has its own.
+        For a limit that the executor cannot enforce, or `workers` beside a recipe that has its own.
     """
     recipe = _recipe(executor, workers)
+    limit = limits.memory_limit(memory_limit)
     if recipe.capabilities.own_process and in_worker():
+        lacking = {"time": timeout, "memory": limit}
+        without = " and ".join(f"the {kind} limit" for kind, given in lacking.items() if given is not None)
         message = f"executor {recipe.name!r} was asked for inside a worker process: running serially there" + (
-            ", without the time limit" if timeout is not None else ""
+            f", without {without}" if without else ""
         )
         warnings.warn(message, ParfitWarning, stacklevel=3)
         instead = getattr(recipe, "in_worker", _named("serial"))
@@ -92,7 +101,17 @@ def resolve(executor: Any, workers: int | None, timeout: float | None = None) ->
             f"executor {recipe.name!r} cannot stop a task that runs for longer than timeout={timeout:g} s; "
             f"these can: {', '.join(able)}"
         )
-    return recipe
+    if limit is None:
+        return recipe
+    if not recipe.capabilities.limits_memory:
+        able = [name for name in EXECUTORS if _named(name).capabilities.limits_memory]
+        raise InvalidInputError(
+            f"executor {recipe.name!r} cannot stop a worker that is over memory_limit={limits.in_bytes(limit)}; "
+            f"these can: {', '.join(able)}"
+        )
+    check_memory_can_be_watched()
+    limited: Executor = dataclasses.replace(recipe, memory_limit=limit)  # type: ignore[type-var]
+    return limited
 
 
 def _recipe(executor: Any, workers: int | None) -> Executor:

@@ -28,6 +28,7 @@ from parfit.executors.cpus import worker_count
 from parfit.executors.foreign.clusters import CLUSTER, ClusterCrew, Verdict, cluster_pool
 from parfit.executors.foreign.exits import end_at_exit
 from parfit.executors.foreign.lodging import evict, greet
+from parfit.executors.limits import memory_limit
 
 __all__ = ["DaskExecutor"]
 
@@ -54,18 +55,24 @@ class DaskExecutor(Executor):
         A `distributed.Client`, a cluster (`LocalCluster`, one of dask-jobqueue), or the address of a scheduler. By
         default the client that is current, and where there is none, a cluster in this process, for as long as the
         executor is open.
+    memory_limit
+        How large each worker process beside the cluster's may become, in bytes or as text such as ``"2 GiB"``.
     """
 
     workers: int | None = None
     cluster: Any = None
+    memory_limit: int | str | None = None
     name: ClassVar[str] = "dask"
     capabilities: ClassVar[Capabilities] = CLUSTER
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory_limit", memory_limit(self.memory_limit))
 
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
         with _client_of(self.cluster, self.workers) as client:
             crew = DaskCrew(client, self.workers)
-            with cluster_pool(self.name, crew, setup, retries) as pool:
+            with cluster_pool(self.name, crew, setup, retries, self.memory_limit) as pool:
                 yield pool
 
 

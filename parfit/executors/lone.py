@@ -17,23 +17,24 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from parfit.core.protocols import TaskFunction, Tasks
 from parfit.core.solution import Outcome
 from parfit.executors import payload as pl
-from parfit.executors.chunking import ChunkSizer, as_tasks
+from parfit.executors.chunking import ChunkSizer
 from parfit.executors.place import Place
-from parfit.executors.processes import ProcessPool
+from parfit.executors.workers.lanes import Backlog
+from parfit.executors.workers.pool import ProcessPool
+from parfit.executors.workers.watch import LOOK_S, Watch, check_memory_can_be_watched
 
 __all__ = ["LonePool", "ReplacedError", "Stream", "drive"]
 
 #: The outcomes of a call; None where nothing has come and the caller is to wait.
 Stream = Generator[Outcome | None, None, None]
 
-#: A time limit that is not near is looked at this often, and so is what is not announced, s.
-_LOOK_S = 0.05
 _NOTHING: pl.Payload = (0, [])
 
 
@@ -61,14 +62,13 @@ class LonePool(ProcessPool):
         While True, no worker is started: a call that would need one raises `ReplacedError`.
     waiting
         While True, `stream` waits for something that `fileno` does not announce.
-    retries
-        As above; may be changed between calls.
+    retries, memory_limit
+        As above, and how large the worker may become, bytes; may be changed between calls.
     """
 
     def __init__(self, setup: Callable[[], pl.Payload], retries: int = 0) -> None:
         super().__init__(1, None, retries)
         self._make_setup = setup
-        self._timeout: float | None = None
         self.sealed = False
         self.waiting = False
 
@@ -79,6 +79,16 @@ class LonePool(ProcessPool):
     @retries.setter
     def retries(self, n: int) -> None:
         self._retries = n
+
+    @property
+    def memory_limit(self) -> int | None:
+        return self._memory_limit
+
+    @memory_limit.setter
+    def memory_limit(self, limit: int | None) -> None:
+        if limit is not None:
+            check_memory_can_be_watched()
+        self._memory_limit = limit
 
     @property
     def alive(self) -> bool:
@@ -116,15 +126,11 @@ class LonePool(ProcessPool):
             What is known of the tasks' cost.
         """
         payload = function if isinstance(function, tuple) else pl.dumps(function)
-        source, total = as_tasks(tasks)
         self._setup_deaths = 0
-        self._timeout = timeout
-        self._sizer = ChunkSizer(1, total) if sizer is None else sizer
-        self._jobs.clear()
-        self._jobs.extend(jobs)
+        self._watch = Watch(timeout, self._memory_limit)
+        self._backlog = Backlog(1, tasks, jobs, sizer)
         try:
             self._greet(payload, begin)
-            self._source = source
             while True:
                 yield from self._feed()
                 if all(lane.ready and lane.job is None for lane in self._lanes):
@@ -134,14 +140,12 @@ class LonePool(ProcessPool):
                     yield None
                 for lane in heard:
                     yield from self._hear(lane)
-                if timeout is not None:
-                    for lane in list(self._lanes):
-                        yield from self._enforce(lane, timeout)
+                yield from self._enforce()
         finally:
             # whatever a busy worker would still say must not be taken for an answer to the next call
             for lane in [lane for lane in self._lanes if lane.job is not None or not lane.ready]:
                 self._drop(lane)
-            self._source = None
+            self._backlog.end()
 
     def _greet(self, function: pl.Payload, begin: pl.Payload | None) -> None:
         """Tell the worker that is there what is to be done."""
@@ -152,15 +156,18 @@ class LonePool(ProcessPool):
             lane.ready = False  # a Ctrl-C between two messages must not leave a lane that looks free
             try:
                 if begin is not None:
-                    self._post(lane, "begin", Place(), begin)
+                    self._post(lane, "begin", (Place(), self._memory_limit), begin)
                 self._post(lane, "function", None, function)
             except OSError:
                 self._drop(lane)
 
     def _launch(self, job: Any) -> Any:
         if self.sealed:
-            raise ReplacedError([job, *self._jobs])
+            raise ReplacedError([job, *self._backlog.jobs])
         return super()._launch(job)
+
+    def _may_have(self, lane: Any, job: Any) -> bool:  # noqa: ARG002 - its worker is as new as one that keeps can be
+        return True
 
     def _introduce(self, lane: Any) -> None:
         self._setup = self._make_setup()
@@ -181,15 +188,17 @@ class LonePool(ProcessPool):
 
     def patience(self) -> float | None:
         """When to ask `stream` again at the latest, s; None where `fileno` announces everything."""
-        waits = [_LOOK_S] if self.waiting else []
-        if self._timeout is not None:
-            waits.append(_LOOK_S)
-            for lane in self._lanes:
-                if lane.job is not None and (at := lane.worker.position()) is not None:
-                    waits.append(max(0.0, self._timeout - at.seconds) + 0.001)
+        waits = [LOOK_S] if self.waiting else []
+        wait = self._watch.patience(lane.worker.position() for lane in self._lanes if lane.job is not None)
+        if wait is not None:
+            waits.append(wait)
         if self.fileno() is None or any(lane.worker.exit_fd is None for lane in self._lanes):
-            waits.append(_LOOK_S)
+            waits.append(LOOK_S)
         return min(waits, default=None)
+
+    def waited(self, asked: float | None, begin: float) -> None:
+        """As `Watch.waited`."""
+        self._watch.waited(asked, begin)
 
     def drop(self) -> None:
         """End the worker; the next call starts another."""
@@ -226,7 +235,10 @@ def drive(streams: Mapping[LonePool, Stream]) -> Iterator[Outcome]:
             if not live:
                 return
             waits = [wait for pool in live if (wait := pool.patience()) is not None]
-            keys = selector.select(min(waits, default=None))
+            wait, begin = min(waits, default=None), time.monotonic()
+            keys = selector.select(wait)
+            for pool in live:
+                pool.waited(wait, begin)
             ready = list(live) if waits else [key.data for key, _ in keys]
 
 

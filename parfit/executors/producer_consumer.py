@@ -19,10 +19,10 @@ from parfit.executors.cpus import worker_count
 from parfit.executors.keeping import shelf
 from parfit.executors.keeping.kept import run_kept
 from parfit.executors.keeping.shards import Call
-from parfit.executors.limits import time_limit
-from parfit.executors.processes import ProcessPool
+from parfit.executors.limits import memory_limit, time_limit
 from parfit.executors.serial import SerialExecutor
 from parfit.executors.workers.idle import shutdown_workers
+from parfit.executors.workers.pool import ProcessPool
 
 __all__ = ["ProducerConsumerExecutor"]
 
@@ -51,20 +51,24 @@ class ProducerConsumerExecutor(Executor):
         object, which it must not change. For data that is a list of paths, say.
     load_timeout
         The limit for each call of `load`, s; it is not part of the time limit of a fit.
+    memory_limit
+        How large each worker may become, its share of the data included, in bytes or as text such as ``"2 GiB"``.
     """
 
     workers: int | None = None
     load: Callable[[Any], Any] | None = None
     load_timeout: float | None = None
+    memory_limit: int | str | None = None
     name: ClassVar[str] = "producer_consumer"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        survives_worker_death=True, enforces_timeout=True, own_process=True, keeps_data=True
+        survives_worker_death=True, enforces_timeout=True, own_process=True, keeps_data=True, limits_memory=True
     )
 
     def __post_init__(self) -> None:
         if self.load is not None and not callable(self.load):
             raise InvalidTypeError(f"load must be callable or None, not {type(self.load).__name__}")
         object.__setattr__(self, "load_timeout", time_limit("load_timeout", self.load_timeout))
+        object.__setattr__(self, "memory_limit", memory_limit(self.memory_limit))
 
     def in_worker(self) -> Executor:
         """What does the same inside a worker, where none may be started: serially, and `load` is called there."""
@@ -96,6 +100,7 @@ class _KeepingPool(Pool):
         self._workers = worker_count(recipe.workers)
         self._setup = setup
         self._retries = retries
+        self._memory_limit = memory_limit(recipe.memory_limit)
         self._plain: ProcessPool | None = None
         self._kept: list[Generator[Outcome, None, None]] = []
 
@@ -112,13 +117,20 @@ class _KeepingPool(Pool):
         if self._recipe.load is not None:
             raise _no_datasets()
         if self._plain is None:
-            self._plain = ProcessPool(self._workers, self._setup, self._retries)
+            self._plain = ProcessPool(self._workers, self._setup, self._retries, self._memory_limit)
         return self._plain.imap_unordered(function, tasks, timeout)
 
     def _run_kept(
         self, function: TaskFunction, tasks: Keepable, timeout: float | None
     ) -> Generator[Outcome, None, None]:
-        call = Call(shelf.OnKept(function), tasks.datasets, self._setup, timeout, self._retries)
+        call = Call(
+            shelf.OnKept(function),
+            tasks.datasets,
+            self._setup,
+            timeout,
+            self._retries,
+            memory_limit=self._memory_limit,
+        )
         yield from run_kept(tasks, call, self._workers, self._recipe.load, self._recipe.load_timeout)
         for text in dict.fromkeys(call.warnings):
             message = f"loading a dataset gave {text.category}: {text.message}"

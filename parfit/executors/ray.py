@@ -26,6 +26,7 @@ from parfit.core.protocols import Capabilities, Executor, Pool
 from parfit.executors.cpus import worker_count
 from parfit.executors.foreign.clusters import CLUSTER, ClusterCrew, Verdict, cluster_pool
 from parfit.executors.foreign.lodging import Lodging, greet, run_lodged
+from parfit.executors.limits import memory_limit
 from parfit.executors.payload import Sealed
 
 __all__ = ["RayExecutor"]
@@ -51,18 +52,27 @@ class RayExecutor(Executor):
         Of a cluster, as for `ray.init`: ``"auto"``, ``"ray://host:10001"``. By default the one that this process is
         connected to, or that ``RAY_ADDRESS`` names, and where there is none, one on this machine, for as long as the
         executor is open.
+    memory_limit
+        How large each worker process beside the cluster's may become, in bytes or as text such as ``"2 GiB"``.
     """
 
     workers: int | None = None
     address: str | None = None
+    memory_limit: int | str | None = None
     name: ClassVar[str] = "ray"
     capabilities: ClassVar[Capabilities] = CLUSTER
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory_limit", memory_limit(self.memory_limit))
 
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
         with _connected(self.address, self.workers) as ray:
             n = self.workers or int(ray.cluster_resources().get("CPU", 0)) or worker_count(None)
-            with contextlib.closing(RayCrew(ray, n)) as crew, cluster_pool(self.name, crew, setup, retries) as pool:
+            with (
+                contextlib.closing(RayCrew(ray, n)) as crew,
+                cluster_pool(self.name, crew, setup, retries, self.memory_limit) as pool,
+            ):
                 yield pool
 
 

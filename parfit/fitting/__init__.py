@@ -40,6 +40,7 @@ def fit(
     workers: int | None = None,
     chunk_size: int | None = None,
     timeout: float | None = None,
+    memory_limit: int | str | None = None,
     retries: int = 1,
     on_error: str = "record",
     store: str | os.PathLike[str] | Store | None = None,
@@ -116,6 +117,10 @@ def fit(
         20,000).
     timeout : float, optional
         The limit for one dataset, s. It is killed then, and its status is ``timeout``.
+    memory_limit : int or str, optional
+        How large each worker may become, with all that it has loaded: bytes, or text such as ``"2 GiB"`` or
+        ``"500 MB"``. The dataset that makes it larger is tried once more in a new worker, and is then ``worker_lost``;
+        what it asks for beyond the limit in one go is a `MemoryError`, and the dataset an ``error``.
     retries : int
         How often a dataset whose worker died is tried again, alone.
     on_error : {"record", "raise"}

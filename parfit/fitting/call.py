@@ -32,6 +32,7 @@ from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Solver, Store
 from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.core.tasks import FitTasks
+from parfit.executors.interrupts import one_ctrl_c
 from parfit.fitting.batch import solutions_of
 from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
@@ -81,7 +82,7 @@ class Call:
             store = self.store if self.store is not None else MemoryStore(len(self.datasets), n)
         fits = None
         try:
-            with store:
+            with one_ctrl_c(), store:
                 call = self
                 if self.given["warm_start"] and (old := store.old_solutions()) is not None:
                     p = self.problem.parameters
@@ -115,7 +116,8 @@ class Call:
             )
         columns = old.columns_copy() if known else None
         store = MemoryStore(len(old), len(call.problem.parameters.names), columns)
-        return call._fill(store, positions)
+        with one_ctrl_c():
+            return call._fill(store, positions)
 
     def _from_solution(self, old: Fits) -> Call:
         """The same call, each dataset starting where it ended; anew where that is nowhere."""

@@ -34,6 +34,7 @@ _MOST_OPERATIONS = 3000
 _OF_ROWS = {
     "executor": "is for engine='rows' where it is no cluster: it says where Python runs",
     "timeout": "needs workers that can be stopped",
+    "memory_limit": "needs workers that can be stopped",
     "chunk_size": "says what travels to workers",
     "history": "records calls of Python",
 }

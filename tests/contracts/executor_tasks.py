@@ -234,6 +234,14 @@ def sleep_with_the_gil_held(state: Any) -> None:
         sleep(1000)
 
 
+def grow(state: Any) -> None:
+    """Bit by bit, so that it is stopped where it is looked at now and then."""
+    kept = []
+    while True:
+        kept.append(np.ones(1_000_000))
+        time.sleep(0.01)
+
+
 def die_in_setup() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,11 @@ def no_survivors() -> Iterator[None]:
 
 def run(entry: Entry, setup: Any, function: Any, items: dict[Any, Any], **options: Any) -> dict[Any, Outcome]:
     """The outcomes by key; each key has one."""
-    timeout = options.pop("timeout", None)
-    with entry.recipe() as recipe, recipe.open(setup, **options) as pool:
+    timeout, changes = options.pop("timeout", None), options.pop("changes", {})
+    with (
+        entry.recipe() as made,
+        (dataclasses.replace(made, **changes) if changes else made).open(setup, **options) as pool,
+    ):
         outcomes = list(pool.imap_unordered(function, items.items(), timeout))
     assert len(outcomes) == len(items)
     assert {outcome.key for outcome in outcomes} == set(items)
@@ -162,3 +166,15 @@ def test_death_and_delay_together(entry: Entry, promises: Capabilities, tmp_path
     assert_mates_are_fine(outcomes)
     kinds = [outcomes[key].kind for key in special]
     assert kinds == [OutcomeKind.TIMEOUT, OutcomeKind.WORKER_LOST, OutcomeKind.DONE]
+
+
+# ---- memory limits
+
+
+def test_a_worker_that_becomes_too_large_is_stopped_and_its_mates_are_not(entry: Entry, promises: Capabilities) -> None:
+    require(promises, limits_memory=True)
+    outcomes = run(entry, None, tasks.perform, bag({"grow": ("grow",)}), changes={"memory_limit": "500 MB"})
+    assert_mates_are_fine(outcomes)
+    assert outcomes["grow"].kind is OutcomeKind.WORKER_LOST
+    with pytest.raises(WorkerLostError, match=r"^over memory_limit=500 MB: its worker had reached \d"):
+        outcomes["grow"].result()

@@ -25,7 +25,9 @@ def pair() -> Iterator[Pair]:
 
 def on_the_wire(payload: pl.Payload) -> bytes:
     n_stream, segments = payload
-    head = struct.pack("!II", len(segments), n_stream) + struct.pack(f"!{len(segments)}Q", *map(len, segments))
+    head = struct.pack("!8sII", b"\x93parfit\n", len(segments), n_stream) + struct.pack(
+        f"!{len(segments)}Q", *map(len, segments)
+    )
     return head + b"".join(segments)
 
 
@@ -87,3 +89,20 @@ def test_sending_to_nobody_is_an_os_error(pair: Pair) -> None:
     theirs.close()
     with pytest.raises(OSError, match=r"."):
         wire.send(ours, pl.dumps(b"x" * 10_000_000))
+
+
+@pytest.mark.parametrize("garbage", [b"a word\n", b"\0" * 100, b"\xff" * 100_000], ids=["short", "zeros", "long"])
+def test_what_is_no_frame_ends_the_connection(pair: Pair, garbage: bytes) -> None:
+    """Taken for a frame, it would be the length of one that never comes, or that no memory holds."""
+    ours, theirs = pair
+    reader = wire.Reader(theirs)
+    wire.send(ours, pl.dumps("before"))
+    ours.sendall(garbage)
+    wire.send(ours, pl.dumps("after"))
+    frame = reader.read(socket.MSG_DONTWAIT)
+    assert frame is not None
+    assert pl.loads(frame) == "before"
+    assert not reader.garbled
+    assert [reader.read(socket.MSG_DONTWAIT) for _ in range(3)] == [None] * 3
+    assert reader.garbled
+    assert reader.closed

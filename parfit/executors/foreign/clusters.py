@@ -28,6 +28,7 @@ from parfit.executors.foreign.jobs import Job
 from parfit.executors.foreign.lodging import Fate, Lodging, run_lodged
 from parfit.executors.foreign.pool import Run
 from parfit.executors.futures import FuturesPool
+from parfit.executors.limits import in_bytes, memory_limit
 from parfit.executors.place import Place
 
 __all__ = ["CLUSTER", "ClusterCrew", "ClusterPool", "Verdict", "cluster_pool"]
@@ -98,8 +99,9 @@ class ClusterCrew(Crew):
 class LodgingCarrier(Carrier):
     """To worker processes of ours beside the workers of a cluster."""
 
-    def __init__(self, setup: Callable[[], Any] | None, crew: ClusterCrew) -> None:
+    def __init__(self, setup: Callable[[], Any] | None, crew: ClusterCrew, memory_limit: int | None) -> None:
         self._crew = crew
+        self._memory_limit = memory_limit
         place = pl.dumps(Place(), by_value=False)
         self._common = (pl.Sealed(place), pl.Sealed(packed("setup", setup)))
         self._function = pl.Sealed((0, []))
@@ -128,7 +130,8 @@ class LodgingCarrier(Carrier):
         if block.size > _LARGE:
             block = self._crew.share(block)
         assert self._shared is not None
-        lodging = Lodging(self._crew.token, self._run, platform.node(), self._timeout)
+        limits = self._timeout, self._memory_limit
+        lodging = Lodging(self._crew.token, self._run, platform.node(), *limits, job.fresh)
         return run_lodged, lodging, number, block, *self._shared
 
     def open(self, reply: Any) -> tuple[str, Any]:
@@ -156,8 +159,12 @@ class ClusterPool(FuturesPool):
     _crew: ClusterCrew
     _carrier: LodgingCarrier
 
-    def __init__(self, name: str, crew: ClusterCrew, carrier: LodgingCarrier, retries: int) -> None:
+    def __init__(
+        self, name: str, crew: ClusterCrew, setup: Callable[[], Any] | None, retries: int, memory_limit: int | None
+    ) -> None:
+        carrier = LodgingCarrier(setup, crew, memory_limit)
         super().__init__(name, CLUSTER, crew, carrier, crew.workers, retries)
+        self._memory_limit = memory_limit
         self._stranded = 0
 
     def _begin(self, *args: Any) -> Any:
@@ -183,7 +190,18 @@ class ClusterPool(FuturesPool):
             _, (outcomes, fate) = self._carrier.open(reply)
         except Exception as exc:  # noqa: BLE001 - a value of the user's that cannot be rebuilt here
             return self._unreadable(run, job, TaskError.from_exception(exc, skip_frames=1))
-        return [*self._taken(run, job, outcomes), *self._broken_off(run, job, len(outcomes), fate)]
+        done = len(outcomes)
+        return [*self._taken(run, job, outcomes), *self._broken_off(run, job, done, fate)]
+
+    def _taken(self, run: Run, job: Job, outcomes: list[Outcome]) -> list[Outcome]:
+        if self._memory_limit is not None and not job.fresh:
+            for i, outcome in reversed(list(enumerate(outcomes))):
+                if (
+                    outcome.error is not None and "MemoryError" in outcome.error.type
+                ):  # for what others have left, perhaps
+                    run.jobs.elsewhere(job, i)
+                    del outcomes[i]
+        return super()._taken(run, job, outcomes)
 
     def _broken_off(self, run: Run, job: Job, done: int, fate: Fate) -> Iterator[Outcome]:
         """Say what became of the rest of a block whose worker has ended."""
@@ -198,7 +216,14 @@ class ClusterPool(FuturesPool):
         run.jobs.again(job, done, index)
         run.jobs.again(job, index + 1, n)
         key = job.block.keys()[index]
-        if fate.how is None:
+        if fate.size is not None:
+            assert self._memory_limit is not None
+            if not job.fresh and (fate.used or index):  # by what others have left, perhaps
+                run.jobs.elsewhere(job, index)
+                return
+            sizes = in_bytes(self._memory_limit), in_bytes(fate.size, self._memory_limit)
+            yield Outcome.outgrown(key, fate.seconds, job.attempts, *sizes)
+        elif fate.how is None:
             assert run.timeout is not None
             yield Outcome.timed_out(key, fate.seconds, job.attempts, run.timeout)
         elif job.attempts <= self._retries:
@@ -230,9 +255,11 @@ class ClusterPool(FuturesPool):
 
 
 @contextlib.contextmanager
-def cluster_pool(name: str, crew: ClusterCrew, setup: Callable[[], Any] | None, retries: int) -> Iterator[Pool]:
+def cluster_pool(
+    name: str, crew: ClusterCrew, setup: Callable[[], Any] | None, retries: int, limit: int | str | None
+) -> Iterator[Pool]:
     """A pool over a crew, which is left as it was."""
-    pool = ClusterPool(name, crew, LodgingCarrier(setup, crew), retries)
+    pool = ClusterPool(name, crew, setup, retries, memory_limit(limit))
     try:
         yield pool
     except BaseException:

@@ -33,12 +33,15 @@ class Job:
         To be run while nothing else runs, since it may have ended its worker.
     by_hand
         Send the setup along: the worker could not find it.
+    fresh
+        To be run in a worker that has run nothing else: it was over its memory limit in one that had.
     """
 
     block: Block
     attempts: int = 1
     apart: bool = False
     by_hand: bool = False
+    fresh: bool = False
 
 
 class JobQueue:
@@ -100,6 +103,10 @@ class JobQueue:
     def singly(self, job: Job) -> None:
         """Run the tasks of a block again, each by itself, to find out which of them is at fault."""
         self._again.extend(Job(job.block.part(i, i + 1), job.attempts) for i in range(len(job.block)))
+
+    def elsewhere(self, job: Job, index: int) -> None:
+        """Start a task once more, in a worker that has run nothing else."""
+        self._again.append(Job(job.block.part(index, index + 1), job.attempts + 1, fresh=True))
 
     def retry(self, job: Job, index: int, *, apart: bool = False) -> None:
         """Start a task once more, by itself: its worker died; where that may be another's fault, `apart`."""

@@ -19,24 +19,25 @@ import os
 import platform
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from parfit.core.solution import TaskError
 from parfit.executors import payload as pl
 from parfit.executors.payload import Sealed
 from parfit.executors.place import Place
+from parfit.executors.workers.board import Position
 from parfit.executors.workers.idle import idle_workers
 from parfit.executors.workers.launch import WorkerProcess
+from parfit.executors.workers.watch import LOOK_S, Watch, needs_more
 
 __all__ = ["Fate", "Lodging", "evict", "greet", "run_lodged"]
 
 #: A worker that dies in its setup is started again this often.
 _SETUP_DEATHS = 2
-#: A time limit that is not near, and an exit that the kernel cannot announce, are looked at this often, s.
-_LOOK_S = 0.05
 #: Lodgers that nobody has called for so long are let go of, s.
 _IDLE_S = 60.0
 
@@ -53,25 +54,40 @@ class Lodging:
         The number of its function.
     node
         The caller's machine.
-    timeout
-        The limit for each task, s.
+    timeout, memory_limit
+        The limits for each task, s, and each worker, bytes.
+    fresh
+        The block is for a worker that has run nothing else.
     """
 
     token: str
     run: int
     node: str
     timeout: float | None
+    memory_limit: int | None
+    fresh: bool = False
 
 
 class Fate(NamedTuple):
-    """What ended a worker in the middle of a block: the task that it was on, -1 for none, and for how long, s.
+    """What ended a worker in the middle of a block.
 
-    `how` is the exit in words; None where it was ended for its time limit.
+    Attributes
+    ----------
+    task, seconds
+        The task that it was on, -1 for none, and for how long, s.
+    how
+        The exit in words; None where it was ended for a limit.
+    size
+        How large it was, bytes; None where it was not ended for that.
+    used
+        Whether it had run other blocks before.
     """
 
     task: int
     seconds: float
-    how: str | None
+    how: str | None = None
+    size: int | None = None
+    used: bool = False
 
 
 class _EvictedError(Exception):
@@ -92,10 +108,13 @@ class Lodger:
         self._setup = setup.payload
         self._run = -1
         self._worker: WorkerProcess | None = None
+        self._used = False
         self._gone = threading.Event()
 
     def run(self, lodging: Lodging, function: Sealed, block: Sealed) -> tuple[str, Any]:
         """Run a block; ``("outcomes", …)``, ``("broken", …)``, ``("failed", …)`` or ``("unreadable", …)``."""
+        if lodging.fresh:
+            self._end()
         try:
             worker = self._ready(lodging, function)
             worker.send("run", True, block.payload)
@@ -105,11 +124,12 @@ class Lodger:
             self._end()
             return self.run(lodging, function, block)
         found: list[Sealed] = []
-        for word, *rest in self._words(worker, lodging.timeout):
+        for word, *rest in self._words(worker, lodging):
             if word in ("broken", "unreadable"):
-                return word, (found, rest[-1]) if word == "broken" else rest[-1]
+                return word, (found, rest[0]) if word == "broken" else rest[0]
             found.append(rest[0])
             if word == "done":
+                self._used = True
                 return "outcomes", found
         raise AssertionError("unreachable")
 
@@ -117,71 +137,86 @@ class Lodger:
         """The worker, with setup and function."""
         deaths = 0
         while True:
-            fresh = self._worker is None or self._worker.gone
-            if not fresh and self._run == lodging.run:
-                assert self._worker is not None
-                return self._worker
-            reused = self._start() if fresh else True
             worker = self._worker
+            if worker is not None and not worker.gone and self._run == lodging.run:
+                return worker
+            fresh = worker is None or worker.gone
+            if fresh:
+                worker = self._start(idle=not lodging.fresh)
             assert worker is not None
-            how = "gone"
             try:
                 if fresh:
-                    worker.send("begin", self._place, self._setup)
+                    worker.send("begin", (self._place, lodging.memory_limit), self._setup)
                 worker.send("function", None, function.payload)
-                word, *rest = next(self._words(worker, None))
+                word, *rest = next(self._words(worker, replace(lodging, timeout=None)))
             except OSError:
-                word, rest = "broken", [Fate(-1, 0.0, worker.how_it_ended())]
+                word, rest = "broken", [Fate(-1, 0.0, worker.end())]
             if word == "ready":
                 self._run = lodging.run
                 return worker
+            reused = self._used
             self._end()
             if word == "failed":
                 raise _FailedError(rest[0])
             if word == "broken" and not reused:
-                how = rest[0].how
+                fate = rest[0]
+                if fate.size is not None:
+                    raise _FailedError(needs_more(lodging.memory_limit, fate.size))
                 deaths += 1
-            if deaths > _SETUP_DEATHS:
-                raise _FailedError(f"{deaths} workers died before they were ready; the last was {how}")
+                if deaths > _SETUP_DEATHS:
+                    raise _FailedError(f"{deaths} workers died before they were ready; the last was {fate.how}")
 
-    def _start(self) -> bool:
-        """Find or start a worker; whether it has served before."""
+    def _start(self, *, idle: bool) -> WorkerProcess:
+        """Find or start a worker."""
         self._end()
         if self._gone.is_set():
             raise _EvictedError
-        found = idle_workers.take()
-        self._worker = found or WorkerProcess()
+        found = idle_workers.take() if idle else None
+        self._used = found is not None
+        worker = self._worker = found or WorkerProcess()
         if self._gone.is_set():  # in the meantime
             self._end()
             raise _EvictedError
-        return found is not None
+        return worker
 
-    def _words(self, worker: WorkerProcess, timeout: float | None) -> Iterator[tuple[Any, ...]]:
-        """What the worker says, until it has ended."""
+    def _words(self, worker: WorkerProcess, lodging: Lodging) -> Iterator[tuple[Any, ...]]:
+        """What the worker says, until it has ended, or is over a limit and has been ended."""
+        watch = Watch(lodging.timeout, lodging.memory_limit)
         ends = [worker.sock] + ([] if worker.exit_fd is None else [worker.exit_fd])
         while True:
             ended = worker.gone
-            while (frame := worker.read()) is not None:
-                yield pl.loads(frame)
+            yield from self._said(worker)
             if self._gone.is_set():
                 raise _EvictedError
             at = worker.position()
             if ended or worker.gone:
-                fate = (at.task, at.seconds) if at is not None else (-1, 0.0)
-                self._end()
-                yield "broken", Fate(*fate, worker.how_it_ended())
+                self._worker = None
+                how = worker.end()
+                yield "broken", self._fate(None if worker.cut_off else at, how=how)
                 return
-            wait = _LOOK_S if timeout is not None or worker.exit_fd is None else None
-            if timeout is not None and at is not None:
-                if at.seconds > timeout:
-                    worker.kill()
-                    while (frame := worker.read()) is not None:  # it may have ended just then
-                        yield pl.loads(frame)
-                    self._end()
-                    yield "broken", Fate(at.task, at.seconds, None)
-                    return
-                wait = min(_LOOK_S, timeout - at.seconds + 0.001)
+            size = watch.over(worker.pid) if watch.looks_at_memory() else None
+            if size is not None or watch.late(at):
+                worker.kill()
+                at = worker.position() or at
+                yield from self._said(worker)  # it may have ended just then
+                self._end()
+                yield "broken", self._fate(at, size=size)
+                return
+            wait = watch.patience([at])
+            if worker.exit_fd is None:
+                wait = LOOK_S if wait is None else min(wait, LOOK_S)
+            begin = time.monotonic()
             select.select(ends, [], [], wait)
+            watch.waited(wait, begin)
+
+    @staticmethod
+    def _said(worker: WorkerProcess) -> Iterator[tuple[Any, ...]]:
+        while (frame := worker.read()) is not None:
+            yield pl.loads(frame)
+
+    def _fate(self, at: Position | None, **ending: Any) -> Fate:
+        task, seconds = (-1, 0.0) if at is None else at
+        return Fate(task, seconds, used=self._used, **ending)
 
     def _end(self) -> None:
         worker, self._worker = self._worker, None

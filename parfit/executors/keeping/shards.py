@@ -66,6 +66,8 @@ class Call:
     renew
         Whether workers that have their share are to run `setup` too, and to become like the caller again (working
         folder, import path, …). False where nothing but the function has changed since the last call.
+    memory_limit
+        How large each worker may become, its share of the data included, bytes.
     warnings
         What loading warned of is put here.
     """
@@ -76,6 +78,7 @@ class Call:
     timeout: float | None = None
     retries: int = 1
     renew: bool = True
+    memory_limit: int | None = None
     warnings: list[WarningText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -129,6 +132,7 @@ class _Shard:
     def work(self, call: Call, own: Own) -> Stream:
         """Run this shard's tasks; yields None where it would wait."""
         pool, self._call, pool.retries = self.pool, call, call.retries
+        pool.memory_limit = call.memory_limit
         if call.renew:
             self._sizer = ChunkSizer(1)
         keep = call.keep if pool.alive else None

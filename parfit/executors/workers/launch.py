@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +18,12 @@ from parfit.executors import payload as pl
 from parfit.executors.running import worker_environment
 from parfit.executors.workers import wire
 from parfit.executors.workers.board import Board, Position, create_file
+from parfit.executors.workers.descriptors import CUT_OFF
 
 __all__ = ["WorkerProcess", "exit_in_words"]
 
+#: A worker that has closed its connection and does not exit within this has lost the connection only, s.
+_EXIT_S = 1.0
 _PROGRAM = (
     "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a['path']; "
     "from parfit.executors.workers.worker import main; main(*a['fds'])"
@@ -34,6 +38,7 @@ class WorkerProcess:
             raise OSError("worker processes need a POSIX system; use executor='loky' here")
         self._parent = os.getpid()
         self._process: Any = None
+        self._cut = False
         self._stack = contextlib.ExitStack()  # lets go of what is held here
         try:
             with _ctrl_c_afterwards():
@@ -98,15 +103,38 @@ class WorkerProcess:
     @property
     def gone(self) -> bool:
         """Whether the worker has closed its end, or has exited."""
-        return self._reader.closed or self._process.poll() is not None
+        return self._reader.closed or self._exited()
+
+    def _exited(self) -> bool:
+        """Whether it has exited; it is not reaped, so that its number still means its process group and no other."""
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def position(self) -> Position | None:
         """The task that it is on."""
         return self._board.read()
 
-    def how_it_ended(self) -> str:
-        """The exit in words, once it has been reaped."""
-        return exit_in_words(self._process.wait())
+    @property
+    def cut_off(self) -> bool:
+        """Whether a task has spoilt the connection. That shows later than it happens: no telling which task."""
+        return self._reader.garbled or self._cut or self._process.returncode == CUT_OFF
+
+    def end(self) -> str:
+        """As `close`, of a worker that is `gone`: how it ended, in words."""
+        deadline = time.monotonic() + _EXIT_S
+        while not self._reader.garbled and not self._exited() and time.monotonic() < deadline:
+            time.sleep(0.001)  # its connection closes a moment before it is gone
+        self._cut = not self._exited()
+        self.close()
+        if self._reader.garbled:
+            return "something else was written into its connection with the parent"
+        if self.cut_off:
+            return "its connection with the parent was closed"
+        return exit_in_words(self._process.returncode)
 
     def kill(self) -> None:
         """End it, and what it has started, at once."""
@@ -116,8 +144,8 @@ class WorkerProcess:
         self._process.wait()
 
     def close(self) -> None:
-        """Kill it and let go of its descriptors."""
-        if self._process is not None and self._process.poll() is None:
+        """Kill it, and what it has left running, and let go of its descriptors."""
+        if self._process is not None and self._process.returncode is None:
             self.kill()
         self.abandon()
 
@@ -157,6 +185,8 @@ def exit_in_words(code: int | None) -> str:
     if code is None:
         return "how is not known"
     if code < 0:
+        if -code == getattr(signal, "SIGKILL", None):
+            return "killed by SIGKILL, which is what the kernel sends where memory has run out: see memory_limit"
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"
         return f"killed by signal {-code}"

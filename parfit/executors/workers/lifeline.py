@@ -44,7 +44,8 @@ def tied_to_parent(fd: int | None) -> Iterator[None]:
 def _watched_by_kernel(fd: int, *, on: bool) -> None:
     import fcntl
 
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    # A worker of our own leads a group, in which is what its tasks have started: that ends with it.
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid() if os.getpgrp() == os.getpid() else os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)

@@ -1,12 +1,13 @@
 """Frames over a socket: a message and its payload, received straight into the memory they will live in.
 
-    +--------+--------------+-----------------------+---------------------------+
-    | count  | n_stream     | count lengths (u64)   | segments …                |
-    | (u32)  | (u32)        |                       |                           |
-    +--------+--------------+-----------------------+---------------------------+
+    +--------+--------+--------------+-----------------------+---------------------------+
+    | mark   | count  | n_stream     | count lengths (u64)   | segments …                |
+    | (u64)  | (u32)  | (u32)        |                       |                           |
+    +--------+--------+--------------+-----------------------+---------------------------+
 
 Both sides are on one machine and trust each other: the socket pair is made by the parent and inherited by
-one worker, so that nobody else can connect.
+one worker, so that nobody else can connect. What runs in the worker can write to any descriptor by its number,
+though: a frame that does not begin with the mark is none, and ends the connection.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from parfit.executors import payload as pl
 
 __all__ = ["Reader", "Writer", "receive", "send"]
 
-_HEAD = struct.Struct("!II")
+_HEAD = struct.Struct("!8sII")
+_MARK = b"\x93parfit\n"
 
 
 def _pieces(payload: pl.Payload) -> list[pl.Buffer]:
     """One frame, as what is to be sent one after the other."""
     n_stream, segments = payload
-    head = _HEAD.pack(len(segments), n_stream) + struct.pack(f"!{len(segments)}Q", *map(len, segments))
+    head = _HEAD.pack(_MARK, len(segments), n_stream) + struct.pack(f"!{len(segments)}Q", *map(len, segments))
     return [b"".join([head, *segments])] if sum(map(len, segments)) < 1 << 16 else [head, *segments]
 
 
@@ -68,20 +70,30 @@ class Writer:
 
 
 class Reader:
-    """Puts frames together from whatever has arrived; never waits for the rest of one."""
+    """Puts frames together from whatever has arrived; never waits for the rest of one.
+
+    Attributes
+    ----------
+    closed
+        There will be no more frames.
+    garbled
+        Something has arrived that is no frame.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.closed = False
+        self.closed = self.garbled = False
         self._frame = self._frames()
         self._want: memoryview = next(self._frame)
 
     def _frames(self) -> Iterator[Any]:
-        """Yield the memory that is to be filled next, or a finished frame (a tuple)."""
+        """Yield the memory that is to be filled next, or a finished frame (a tuple); None for ever after garbage."""
         while True:
             head = bytearray(_HEAD.size)
             yield memoryview(head)
-            count, n_stream = _HEAD.unpack(head)
+            mark, count, n_stream = _HEAD.unpack(head)
+            while mark != _MARK:
+                yield None
             sizes = bytearray(8 * count)
             yield memoryview(sizes)
             segments: list[pl.Buffer] = []
@@ -94,7 +106,7 @@ class Reader:
 
     def read(self, flags: int = 0) -> pl.Payload | None:
         """One frame, or None where not all of one is there; sets `closed` at the end of the stream."""
-        while True:
+        while not self.closed:
             try:
                 n = self._sock.recv_into(self._want, 0, flags)
             except (BlockingIOError, InterruptedError):
@@ -110,7 +122,11 @@ class Reader:
                 if isinstance(made, tuple):
                     self._want = next(self._frame)
                     return made
+                if made is None:
+                    self.closed = self.garbled = True
+                    return None
                 self._want = made
+        return None
 
 
 def receive(reader: Reader) -> pl.Payload | None:

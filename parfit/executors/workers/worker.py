@@ -1,6 +1,6 @@
 """The worker's side of the executor `processes`: a plain interpreter that serves one parent.
 
-    parent ── "begin", place + setup ────────▶ worker    stale | failed | (nothing)
+    parent ── "begin", place, limit + setup ─▶ worker    stale | failed | (nothing)
            ── "function" + function ─────────▶           ready | failed
            ── "run", sealed? + block ───────▶            some*, done | unreadable
            ── "end" ────────────────────────▶            (drops the state, waits for the next call)
@@ -26,6 +26,8 @@ from parfit.executors.place import Place
 from parfit.executors.running import mark_as_worker, recording_warnings, run_block
 from parfit.executors.workers import wire
 from parfit.executors.workers.board import Board
+from parfit.executors.workers.descriptors import CUT_OFF, StandardStreams, out_of_reach
+from parfit.executors.workers.heap import Heap
 from parfit.executors.workers.lifeline import die_with_parent
 from parfit.executors.workers.sending import dumps_outcomes
 
@@ -91,6 +93,8 @@ class _Worker:
         self._ready = False
         self._used = False
         self._modules = _Modules()
+        self._streams = StandardStreams()
+        self._heap = Heap()
         self._pid = os.getpid()
 
     def say(self, word: str, *rest: Any) -> None:
@@ -110,7 +114,8 @@ class _Worker:
             if body is None:
                 return
             if word == "begin":
-                self._begin(argument, body)
+                place, memory_limit = argument
+                self._begin(place, memory_limit, body)
             elif word == "function":
                 self._learn(body)
             elif word == "run":
@@ -120,13 +125,14 @@ class _Worker:
                 self._used = True
                 self._modules.note()
 
-    def _begin(self, place: Place, body: pl.Payload) -> None:
+    def _begin(self, place: Place, memory_limit: int | None, body: pl.Payload) -> None:
         # Not at first: a file that is dated in the future would have one worker after the other replaced.
         stale, self._used, self._ready = self._used and self._modules.changed(), True, False
         if stale:
             self.say("stale")
             return
         place.enter()
+        self._heap.limit(memory_limit)
         try:
             setup = pl.loads(body)
             self._state = None if setup is None else setup()
@@ -158,7 +164,7 @@ class _Worker:
             nonlocal flushed
             if os.getpid() != self._pid:  # the task has forked, and this is the child: the worker goes on, it does not
                 os._exit(0)
-            waiting.append(outcome)
+            waiting.append(self._heap.explained(outcome))
             if (now := time.perf_counter()) - flushed > FLUSH_S:
                 self._report("some", waiting, sealed=sealed)
                 waiting.clear()
@@ -167,6 +173,7 @@ class _Worker:
         with recording_warnings():
             run_block(self._function, self._state, block, emit, self._board.begin, (BaseException,))
         self._board.idle()
+        self._streams.mend()
         self._modules.note()  # before the parent knows that the block is done, and may change files
         self._report("done", waiting, sealed=sealed)
 
@@ -176,14 +183,21 @@ class _Worker:
         A value that cannot be pickled makes its own outcome an error, and no other.
         """
         if sealed:
-            self.say(word, pl.Sealed(dumps_outcomes(outcomes)))
+            payload = pl.dumps((word, pl.Sealed(dumps_outcomes(outcomes))), by_value=False)
         else:
-            wire.send(self._sock, dumps_outcomes(outcomes, word))
+            payload = dumps_outcomes(outcomes, word)
+        try:
+            wire.send(self._sock, payload)
+        except (BrokenPipeError, ConnectionError):  # the parent has let go
+            raise
+        except OSError:  # a task has closed the socket
+            os._exit(CUT_OFF)
 
 
 def main(sock_fd: int, board_fd: int, lifeline_fd: int) -> None:
     """Serve until the parent closes the connection, dies, or is silent for a minute."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock_fd, lifeline_fd = out_of_reach(sock_fd), out_of_reach(lifeline_fd)
     die_with_parent(lifeline_fd)
     mark_as_worker()
     board = Board(board_fd)
