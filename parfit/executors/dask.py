@@ -156,7 +156,7 @@ class DaskCrew(ClusterCrew):
         now = time.monotonic()
         if now >= self._counted + _COUNT_S:
             self._counted = now
-            with contextlib.suppress(OSError, TimeoutError):  # the scheduler is lost: the calls themselves will say so
+            with contextlib.suppress(Exception):  # the scheduler is lost: the calls themselves will say so
                 self._count = sum(self._client.nthreads().values()) or self._count
         return max(1, self._count if self._limit is None else min(self._count, self._limit))
 
@@ -197,5 +197,5 @@ class DaskCrew(ClusterCrew):
 
     def evict(self, *, keep: bool) -> None:
         if self._answers:
-            with contextlib.suppress(OSError, TimeoutError):  # they are gone by themselves
+            with contextlib.suppress(Exception):  # the scheduler is lost, and all with it
                 self._client.run(evict, self.token, keep, on_error="ignore")

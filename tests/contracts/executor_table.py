@@ -56,14 +56,26 @@ def ray_cluster() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def dask_client() -> Iterator[Any]:
-    """Of a cluster of worker processes of Dask's own."""
+def dask_cluster() -> Iterator[None]:
+    """Of worker processes of Dask's own; `dask_client` is connected to it."""
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        yield client
+        _serving.update({"client": client, "pids": {child.pid for child in psutil.Process().children(recursive=True)}})
+        try:
+            yield
+        finally:
+            _serving.clear()
+
+
+#: What the cluster of `dask_cluster` is, while it runs.
+_serving: dict[str, Any] = {}
+
+
+def dask_client() -> Executor:
+    return resolve(_serving.get("client", "tcp://127.0.0.1:1"), None)
 
 
 TABLE = [
@@ -78,7 +90,7 @@ TABLE = [
     Entry("ray", lambda: resolve("ray", WORKERS), ray_cluster),
     Entry("joblib-threading", lambda: JoblibExecutor(WORKERS, "threading")),
     Entry("futures-threads", lambda: ThreadPoolExecutor(WORKERS)),
-    Entry("dask-processes", dask_client),
+    Entry("dask-processes", dask_client, dask_cluster),
     Entry("futures-processes", lambda: ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))),
 ]
 
@@ -110,6 +122,8 @@ def survivors() -> list[str]:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             command = " ".join(child.cmdline())
+            if child.pid in _serving.get("pids", ()):
+                continue
             if "resource_tracker" not in command and not (_ray_runs() and "ray" in command):
                 found.append(f"{child.pid} {child.status()} {command}")
     return found
@@ -117,6 +131,8 @@ def survivors() -> list[str]:
 
 def assert_no_survivors() -> None:
     shutdown_workers()
+    if _serving:
+        _serving["client"].run(shutdown_workers)
     deadline = time.monotonic() + _RAY_S
     while _ray_runs() and survivors() and time.monotonic() < deadline:
         time.sleep(0.02)

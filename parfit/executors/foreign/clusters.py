@@ -234,9 +234,7 @@ class ClusterPool(FuturesPool):
     def _failed(self, run: Any, number: int, exc: BaseException) -> Iterator[Outcome]:
         verdict = self._crew.verdict(exc)
         if verdict is Verdict.STRANDED:
-            self._stranded += 1
-            if self._stranded > _STRANDED * self._room():
-                verdict = Verdict.OVER
+            verdict = self._stranding(number)
         if verdict is Verdict.OVER:
             yield from self._give_up(run, exc)
             return
@@ -244,7 +242,6 @@ class ClusterPool(FuturesPool):
         if verdict is Verdict.UNKNOWN:
             yield from self._unreadable(run, job, TaskError.from_exception(exc))
         elif verdict is Verdict.STRANDED:
-            self._carrier.stranded(number)
             run.jobs.put_back(job)
         elif job.attempts <= self._retries:
             run.jobs.put_back(Job(job.block, job.attempts + 1))
@@ -252,6 +249,17 @@ class ClusterPool(FuturesPool):
             run.jobs.singly(Job(job.block))
         else:
             yield Outcome.lost(job.block.keys()[0], 0.0, job.attempts, str(exc))
+
+    def _stranding(self, number: int) -> Verdict:
+        """Share again what has been lost, where there still is somebody to share it with."""
+        self._stranded += 1
+        if self._stranded > _STRANDED * self._room():
+            return Verdict.OVER
+        try:
+            self._carrier.stranded(number)
+        except Exception:  # noqa: BLE001 - a cluster that is lost raises what it likes
+            return Verdict.OVER
+        return Verdict.STRANDED
 
 
 @contextlib.contextmanager
