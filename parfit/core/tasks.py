@@ -13,6 +13,7 @@ from parfit.core.data import Datasets
 from parfit.core.parameters import Parameters
 from parfit.core.problem import RowTask
 from parfit.core.protocols import Block, Visitor
+from parfit.core.windows import cut
 
 __all__ = ["FitBlock", "FitTasks"]
 
@@ -92,6 +93,7 @@ class FitTasks:
         chosen = self._positions[self._taken : self._taken + (self._chunk_size or n)]
         if not len(chosen):
             return None
+        chosen = next(cut(chosen, self._datasets.window))  # no further than what is in memory together
         self._taken += len(chosen)
         p = self._parameters
         start, lower, upper = (v[chosen] if v.ndim == 2 else None for v in (p.start, p.lower, p.upper))

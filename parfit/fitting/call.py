@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,15 @@ from parfit.core.errors import (
 )
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
-from parfit.core.protocols import Executor, Solver, Store
+from parfit.core.protocols import Executor, Solver, Store, Tasks
 from parfit.core.solution import Outcome, Solution, Status
 from parfit.core.tasks import FitTasks
+from parfit.core.windows import Windows
 from parfit.fitting.batch import solutions_of
 from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
+from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
 from parfit.fitting.sensitivity import sensitivity_of
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
@@ -133,11 +135,12 @@ class Call:
         begin = time.perf_counter()
         plan: Plan | None = None
         reason = "interrupted before another was chosen"
+        work = Windows([positions], self.datasets.window)
 
         def result() -> Fits:
             columns: Columns = store.columns()
             seconds = time.perf_counter() - begin
-            engine, where = self._engine(plan)
+            engine, where = self.engine_of(plan)
             if not len(positions) and store.engine is not None:
                 engine = store.engine
             if engine == "rows":
@@ -147,15 +150,18 @@ class Call:
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
-            plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given)
-            engine, where = self._engine(plan)
+            plan, reason = choose(self.problem, self.solver, self.datasets, work, self.given)
+            engine, where = self.engine_of(plan)
             _log.info("engine %s: %s; %d datasets, %s", engine, reason, len(positions), where)
             if len(positions):
                 store.settle(engine)
-            if plan is None:
-                self._stream(store, positions, already)
-            else:
-                self._at_once(plan, store, positions, already)
+                total = already + len(positions)
+                if plan is not None:
+                    self.at_once(plan, store, work, total, already)
+                else:
+                    tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
+                    watch = MismatchWatch(positions, len(self.datasets))
+                    self.stream(store, tasks, positions, watch, total, already)
         except KeyboardInterrupt:
             fits = result()
             done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
@@ -164,38 +170,38 @@ class Call:
         _warn_in_sum(fits, positions, self.datasets.hint)
         return fits
 
-    def _engine(self, plan: Plan | None) -> tuple[str, str]:
+    def engine_of(self, plan: Plan | None) -> tuple[str, str]:
         """Which engine runs, and on what, in words."""
         return ("rows", f"executor {self.executor.name}") if plan is None else ("batch", plan.where)
 
-    def _stream(self, store: Store, positions: Positions, already: int) -> None:
-        if not len(positions):
-            return
-        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, positions)
+    def stream(
+        self, store: Store, tasks: Tasks, first: Positions, watch: MismatchWatch | None, total: int, already: int
+    ) -> None:
+        """Tasks through the executor; `first` are the positions of some that come first."""
+        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, first)
         problem = dataclasses.replace(problem, parameters=problem.parameters.common())
-        tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
         setup = functools.partial(ready, problem, solver)
-        total = already + len(positions)
-        watch = MismatchWatch(positions, len(self.datasets))
         with (
             random_state(kept=not self.executor.capabilities.own_process),
             reporting(self.progress, total, "fits", already) as count,
             self.executor.open(setup, retries=self.retries) as pool,
         ):
             for outcome in pool.imap_unordered(fit_one, tasks, self.timeout):
-                watch.see(outcome)
+                if watch is not None:
+                    watch.see(outcome)
                 self._take(store, outcome)
                 count(1)
 
-    def _at_once(self, plan: Plan, store: Store, positions: Positions, already: int) -> None:
-        """All rows through compiled programs."""
-        with reporting(self.progress, already + len(positions), "fits", already) as count:
-            for solutions in solutions_of(plan, self.given["workers"]):
-                store.put_many(solutions)
-                if self.on_error == "raise":
-                    for outcome in solutions.outcomes():
-                        self._raise_if_failed(outcome)
-                count(len(solutions))
+    def at_once(self, plan: Plan, store: Store, work: Iterable[Positions], total: int, already: int) -> None:
+        """Rows through compiled programs, those of a window at a time."""
+        with reporting(self.progress, total, "fits", already) as count:
+            for positions in work:
+                for solutions in solutions_of(plan.at(positions, self.datasets), self.given["workers"]):
+                    store.put_many(solutions)
+                    if self.on_error == "raise":
+                        for outcome in solutions.outcomes():
+                            self._raise_if_failed(outcome)
+                    count(len(solutions))
 
     def _take(self, store: Store, outcome: Outcome) -> None:
         store.put(outcome.key, outcome)
@@ -234,14 +240,8 @@ def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:
     """What is wrong with every dataset is wrong with the call."""
     at_start = columns.has(Status.INVALID) | (columns.has(Status.NONFINITE) & (columns.ints_of("nfev") <= 1))
     if len(fits) and at_start.all():
-        summary = fits.summary
-        first, label = summary["message"].iloc[0], fits.labels[0]
-        others = "all others likewise" if summary["message"].nunique() == 1 else "no other can be fitted either"
-        where = f"dataset {shown(label)}" + (f", and {others}" if len(fits) > 1 else "")
-        exc = InvalidInputError(f"no dataset can be fitted: {first} ({where})")
-        exc.add_note("the attribute `fits` of this exception has the reason for each dataset")
-        exc.fits = fits  # type: ignore[attr-defined]
-        raise exc
+        messages = fits.summary["message"]
+        raise none_can_be_fitted(fits, messages.iloc[0], shown(fits.labels[0]), messages.nunique() == 1)
 
 
 def _warn_in_sum(fits: Fits, positions: Positions, hint: str) -> None:
@@ -249,15 +249,9 @@ def _warn_in_sum(fits: Fits, positions: Positions, hint: str) -> None:
     errors = fits.errors
     if len(positions) > 1 and len(errors) == len(fits) and errors["type"].nunique() == 1:
         first = errors.iloc[0]
-        text = f"every dataset raised {first['type']}, the first of them: {first['message']}; see fits.errors"
-        text += f" ({hint})" if hint else ""
-        warnings.warn(text, ParfitWarning, stacklevel=5)
+        warnings.warn(every_raised(first["type"], first["message"], hint), ParfitWarning, stacklevel=5)
     found = fits.warnings
     found = found[found.index.isin(positions)]
     if len(found):
         counts = Counter(f"{c}: {m}" for c, m in zip(found["category"], found["message"], strict=True))
-        shown = "; ".join(f"{text} ({n})" for text, n in counts.most_common(3))
-        more = f"; and {len(counts) - 3} others" if len(counts) > 3 else ""
-        n = found.index.nunique()
-        text = f"{n} of {len(positions)} datasets gave warnings (see fits.warnings): {shown}{more}"
-        warnings.warn(text, ParfitWarning, stacklevel=5)
+        warnings.warn(some_warned(counts, found.index.nunique(), len(positions)), ParfitWarning, stacklevel=5)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, MethodMismatchError, missing_package
 from parfit.core.problem import Problem
 from parfit.core.protocols import BatchedSolver, Solver
+from parfit.core.windows import Windows
 from parfit.solvers import DefaultSolver, LeastSquares, Minimize
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _OF_ROWS = {
 
 
 def choose(
-    problem: Problem, solver: Solver, datasets: Datasets, positions: NDArray[np.intp], given: Mapping[str, Any]
+    problem: Problem, solver: Solver, datasets: Datasets, work: Windows, given: Mapping[str, Any]
 ) -> tuple[Plan | None, str]:
     """The plan of the batched engine, or None; and the reason.
 
@@ -56,14 +56,14 @@ def choose(
         if engine == "batch":
             raise missing_package("jax", "engine='batch'", "jax")
         why = "jax is not installed (pip install 'parfit[jax]')"
-    if why is None and len(positions):
+    if why is None and len(work):
         from parfit import batched
 
         try:
             plan = batched.make_plan(
                 problem,
                 datasets,
-                positions,
+                work,
                 lambda residuals: _counterpart(solver, problem, residuals),
                 given["dtype"],
                 _MOST_OPERATIONS if engine == "auto" else None,

@@ -21,6 +21,7 @@ from parfit.core.structure import Structure
 from parfit.fitting.call import Call
 from parfit.fitting.engines import ENGINES
 from parfit.fitting.worker import random_state
+from parfit.parquet import ParquetRows, is_parquet
 
 __all__ = ["prepare"]
 
@@ -62,8 +63,8 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     if options is not None and not isinstance(options, Mapping):
         raise InvalidTypeError(f"options must be a dict of the method's options, not {type(options).__name__}")
     options, dtype = _precision(options)
-    given = {**given, "dtype": dtype}
-    datasets = read_data(given["data"])
+    datasets = ParquetRows(given["data"]) if is_parquet(given["data"]) else read_data(given["data"])
+    given = {**given, "dtype": dtype, "data": datasets}
     first = functools.partial(_first, datasets)
     with random_state(kept=True):  # x0(dataset) may draw from it
         start = (given["x0"], given["bounds"], given["fixed"])
