@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -252,7 +253,7 @@ class Held:
         monkeypatch.setattr(ParquetRows, "_as_frame", as_frame)
 
 
-@pytest.mark.parametrize("store", [None, "fits.db"])
+@pytest.mark.parametrize("store", [None, "fits.db", "fits.parquet"])
 def test_few_windows_are_in_memory_at_a_time(store, tmp_path, engine, monkeypatch):
     rows = 700
     decays(rows).to_parquet(tmp_path / "data.parquet", row_group_size=300)
@@ -311,3 +312,5 @@ def test_without_pyarrow_the_error_says_what_to_install(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'parfit\[parquet\]'"):
         parfit.fit(file, residuals, START)
+    with pytest.raises(MissingPackageError, match=r"pip install 'parfit\[parquet\]'"):
+        parfit.fit(decays(3), residuals, START, store=Path(file).with_name("fits.parquet"))

@@ -47,7 +47,7 @@ from parfit.stores import MemoryStore
 if TYPE_CHECKING:
     from parfit.batched import Plan
 
-__all__ = ["Call"]
+__all__ = ["Call", "is_in_parts"]
 
 _log = logging.getLogger("parfit")
 Positions = NDArray[np.intp]
@@ -72,6 +72,10 @@ class Call:
 
     def run(self) -> Fits:
         """Fit every dataset that the store does not have."""
+        if is_in_parts(self.store):
+            from parfit.fitting.parted import fit_in_parts  # Parquet, for those who want it
+
+            return fit_in_parts(self)  # type: ignore[return-value]  # which `fit` tells of
         n = len(self.problem.parameters.names)
         store: Store
         if isinstance(self.store, (str, os.PathLike)):
@@ -209,7 +213,7 @@ class Call:
             self._raise_if_failed(outcome)
 
     def _raise_if_failed(self, outcome: Outcome) -> None:
-        label = self.datasets.labels[outcome.key]
+        label = self.datasets.part(outcome.key, outcome.key + 1).labels[0]
         if outcome.error is not None:
             error = outcome.error
             raise FitError(f"dataset {shown(label)}: {error.type}: {error.message}", label) from error.to_exception()
@@ -234,6 +238,11 @@ class Call:
 
     def _sensitivity(self, fits: Fits, wrt: Any) -> Any:
         return sensitivity_of(fits, wrt, self.problem, self.solver, self.datasets)
+
+
+def is_in_parts(store: Any) -> bool:
+    """Whether a store is a folder of Parquet files."""
+    return isinstance(store, (str, os.PathLike)) and str(store).lower().endswith(".parquet")
 
 
 def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:

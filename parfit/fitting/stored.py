@@ -7,6 +7,7 @@ import platform
 import warnings
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
+from parfit.stores.parts import is_parts
 from parfit.stores.reading import Argument, Identity, damage_of, read_store
 from parfit.stores.sqlite import SqliteStore
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
@@ -40,14 +42,19 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
     Parameters
     ----------
     path
-        The file that was given to `fit` as ``store``. Nothing in it is executed.
+        The file or folder that was given to `fit` as ``store``. Nothing in it is executed.
 
     Returns
     -------
     Fits
-        As `fit` returns it; datasets that are not done yet are ``not_run``. It has neither data nor objective: `refit`,
-        `debug` and `sensitivity` are for what `fit` itself returns, which takes no time where the store is full.
+        As `fit` returns it, a `PartedFits` for a folder of Parquet files; datasets that are not done yet are
+        ``not_run``. It has neither data nor objective: `refit`, `debug` and `sensitivity` are for what `fit` itself
+        returns, which takes no time where the store is full.
     """
+    if is_parts(path):
+        from parfit.fitting.parted import open_parts
+
+        return open_parts(Path(path))  # type: ignore[return-value]
     stored = read_store(path)
     if stored.damaged:
         warnings.warn(f"{path} is damaged: {damage_of(stored)}", ParfitWarning, stacklevel=2)
