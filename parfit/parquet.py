@@ -41,7 +41,7 @@ _BUFFER = 1 << 20
 
 def is_parquet(data: Any) -> bool:
     """Whether data are Parquet files: a path that says so, a folder, a file that begins so, or what PyArrow has."""
-    if type(data).__module__.startswith("pyarrow.") and type(data).__name__ != "Table":
+    if type(data).__module__.startswith(("pyarrow._dataset", "pyarrow.parquet")):
         return True
     if not isinstance(data, (str, os.PathLike)) or "\0" in str(data):
         return False

@@ -296,6 +296,7 @@ def test_what_cannot_be_read(tmp_path):
         (by_key, InvalidInputError, r"partitioned, with a column in the names of its folders \(year=1\)"),
         (other, InvalidInputError, "differ in their columns: .*b.parquet is not as .*a.parquet"),
         (filtered, InvalidTypeError, "filtered dataset"),
+        (pq.ParquetFile(tmp_path / "fine.parquet"), InvalidTypeError, r"pyarrow.*ParquetFile is not understood"),
         (ds.dataset(tmp_path / "data.csv", format="csv"), InvalidTypeError, "is not understood: a path of a Parquet"),
     ):
         with pytest.raises(kind, match=text):

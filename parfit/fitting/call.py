@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,7 +243,7 @@ class Call:
 
 def is_in_parts(store: Any) -> bool:
     """Whether a store is a folder of Parquet files."""
-    return isinstance(store, (str, os.PathLike)) and str(store).lower().endswith(".parquet")
+    return isinstance(store, (str, os.PathLike)) and Path(store).suffix.lower() == ".parquet"
 
 
 def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:

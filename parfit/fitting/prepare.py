@@ -51,8 +51,10 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
         _refuse_without_path(given)
     elif "\0" in str(store) or not Path(store).name or (Path(store).is_dir() and not is_in_parts(store)):
         raise InvalidInputError(f"store={str(store)!r} is no name of a file")
-    elif is_in_parts(store) and given["warm_start"]:
-        raise InvalidInputError("warm_start=True is for a store in a SQLite file, such as store='fits.db'")
+    elif is_in_parts(store):
+        for name in ("warm_start", "history"):
+            if given[name]:
+                raise InvalidInputError(f"{name}=True is for a store in a SQLite file, such as store='fits.db'")
     seed = given["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
         raise InvalidInputError(f"seed must be a whole number from 0 on, or None, not {seed!r}")

@@ -498,9 +498,10 @@ def test_parts_of_many_windows(folder, tmp_path, engine, monkeypatch):
     assert not count.fitted
 
 
-def test_a_warm_start_needs_rows_that_are_known_one_by_one(folder):
-    with pytest.raises(InvalidInputError, match="warm_start=True is for a store in a SQLite file"):
-        fit(decays(13), folder, warm_start=True)
+@pytest.mark.parametrize("name", ["warm_start", "history"])
+def test_what_needs_rows_one_by_one_is_for_sqlite(folder, name):
+    with pytest.raises(InvalidInputError, match=f"{name}=True is for a store in a SQLite file"):
+        fit(decays(13), folder, **{name: True})
 
 
 def test_a_folder_that_is_not_there(tmp_path):
