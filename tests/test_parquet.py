@@ -228,6 +228,15 @@ def test_a_store_is_of_the_data_however_they_are_read(file, tmp_path, engine):
     assert (changed.params != first.params).any(axis=1).to_numpy().nonzero()[0].tolist() == [30]
 
 
+def test_workers_that_keep_data_keep_none_of_a_file(file):
+    call = {"engine": "rows", "executor": "producer_consumer", "workers": 2}
+    first = parfit.fit(file, residuals, START, **call)
+    (decays() * 2).to_parquet(file)
+    again = parfit.fit(file, residuals, START, **call)
+    np.testing.assert_allclose(again.params["height"], 2 * first.params["height"], rtol=1e-3)
+    assert_same_fits(again, parfit.fit(decays() * 2, residuals, START, engine="rows", workers=2))
+
+
 # ---- memory
 
 

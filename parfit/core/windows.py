@@ -26,9 +26,10 @@ class Windows:
     def __init__(self, parts: Sequence[Positions | range], size: int | None = None) -> None:
         self._parts = [part for part in parts if len(part)]
         self.size = size
+        self._length = sum(map(len, self._parts))
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return self._length
 
     def __iter__(self) -> Iterator[Positions]:
         for part in self._parts:

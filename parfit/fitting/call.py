@@ -32,7 +32,7 @@ from parfit.core.origin import Origin
 from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Solver, Store, Tasks
 from parfit.core.solution import Outcome, Solution, Status
-from parfit.core.tasks import FitTasks
+from parfit.core.tasks import FitTasks, TasksInTurn
 from parfit.core.windows import Windows
 from parfit.fitting.batch import solutions_of
 from parfit.fitting.derivatives import with_derivatives
@@ -164,7 +164,9 @@ class Call:
                 if plan is not None:
                     self.at_once(plan, store, work, total, already)
                 else:
-                    tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
+                    tasks: Tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
+                    if work.size is not None:  # workers that keep data would keep all of them
+                        tasks = TasksInTurn([tasks], len(positions))
                     watch = MismatchWatch(positions, len(self.datasets))
                     self.stream(store, tasks, positions, watch, total, already)
         except KeyboardInterrupt:

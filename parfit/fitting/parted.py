@@ -29,10 +29,10 @@ from parfit.core.errors import FitInterrupted, ParfitWarning, StoreError, StoreM
 from parfit.core.fingerprint import digest
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
-from parfit.core.protocols import Block, Store
+from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solutions, Status
 from parfit.core.structure import Structure
-from parfit.core.tasks import FitTasks
+from parfit.core.tasks import FitTasks, TasksInTurn
 from parfit.core.windows import Windows, cut
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch
@@ -265,11 +265,11 @@ class _Filling(Store):
                 continue
             yield from cut(span, self._call.datasets.window)
 
-    def tasks(self) -> _InTurn:
+    def tasks(self) -> TasksInTurn:
         """The same as tasks."""
         call = self._call
         chosen = (FitTasks(call.datasets, call.problem.parameters, p, call.chunk_size) for p in self.windows())
-        return _InTurn(chosen, sum(len(span) for _, span in self._lacking))
+        return TasksInTurn(chosen, sum(len(span) for _, span in self._lacking))
 
     def watch(self, work: Windows) -> MismatchWatch | None:
         """Who looks at the first datasets; nobody where the parts that are there tell of what kind the objective is."""
@@ -337,26 +337,6 @@ class _Filling(Store):
             begun.opened.close()
         parts.drop_rows(k)
         del self._begun[k]
-
-
-class _InTurn:
-    """Tasks of one part after another (`parfit.core.protocols.Tasks`)."""
-
-    def __init__(self, each: Iterator[FitTasks], count: int) -> None:
-        self._each, self._count = each, count
-        self._now: FitTasks | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    def take(self, n: int) -> Block | None:
-        while True:
-            block = None if self._now is None else self._now.take(n)
-            if block is not None:
-                return block
-            self._now = next(self._each, None)
-            if self._now is None:
-                return None
 
 
 def _reconcile(parts: Parts, structure: Structure) -> None:
