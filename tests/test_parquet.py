@@ -192,12 +192,15 @@ def test_auto_chooses_as_for_a_frame(tmp_path):
 
     def objective(p, row):
         y = row.to_numpy()
-        return np.nan_to_num(y) * 0 + (p["height"] * np.exp(-p["rate"] * T) - (0.0 if any(y != y) else y))
+        if type(y) is np.ndarray:  # not while it is traced
+            y = np.where(np.isnan(y), 1.0, y)
+        return p["height"] * np.exp(-p["rate"] * T) - y
 
     frame.to_parquet(tmp_path / "data.parquet")
     for data in (frame, tmp_path / "data.parquet"):
-        fits = parfit.fit(data, objective, START, executor=None, workers=1)
+        fits = parfit.fit(data, objective, START, workers=1)
         assert fits.engine == "rows"
+        assert "another value for dataset 'r37'" in fits.engine_reason
     plain = parfit.fit(tmp_path / "data.parquet", residuals, START)
     assert plain.engine == "batch"
     assert (~plain.success).to_numpy().nonzero()[0].tolist() == [37]
