@@ -126,6 +126,11 @@ class ParquetRows(Datasets):
     def part(self, start: int, stop: int) -> Datasets:
         return _Part(self, start, stop)
 
+    def let_go(self) -> None:
+        with self._lock:
+            self._windows.clear()
+            self._reader = _Reader(self)
+
     def fingerprints(self) -> NDArray[np.uint64]:
         made = np.empty((self._length, 2), dtype=np.uint64)
         for at, frame in self.frames(0, self._length):

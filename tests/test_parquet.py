@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -247,7 +248,7 @@ class Held:
     """How many windows of rows are in memory, at most."""
 
     def __init__(self, monkeypatch):
-        self.made, self.most, self._alive = 0, 0, []
+        self.made, self.most, self.alive = 0, 0, []
         self._lock = threading.Lock()
         original = ParquetRows._as_frame
 
@@ -257,9 +258,9 @@ class Held:
             values = frame.to_numpy()
             with self._lock:
                 self.made += 1
-                self._alive = [one for one in self._alive if one() is not None]
-                self._alive.append(weakref.ref(values if values.base is None else values.base))
-                self.most = max(self.most, len(self._alive))
+                self.alive = [one for one in self.alive if one() is not None]
+                self.alive.append(weakref.ref(values if values.base is None else values.base))
+                self.most = max(self.most, len(self.alive))
             return frame
 
         monkeypatch.setattr(ParquetRows, "_as_frame", as_frame)
@@ -275,6 +276,9 @@ def test_few_windows_are_in_memory_at_a_time(store, tmp_path, engine, monkeypatc
     assert len(fits) == rows
     assert held.made >= rows / WINDOW
     assert held.most <= 8
+    gc.collect()
+    assert not [one for one in held.alive if one() is not None]  # while there is a Fits
+    assert len(fits) == rows
 
 
 def test_a_file_that_changes_while_it_is_fitted(file):

@@ -66,6 +66,10 @@ class Datasets(ABC):
         """The datasets from `start` to `stop` (exclusive) by themselves, in memory."""
         return _Part(self, start, stop)
 
+    def let_go(self) -> None:
+        """Let go of what is in memory, where it can be read again."""
+        return
+
     def one(self, position: int) -> Any:
         """The dataset at `position`, as the objective sees it."""
         found: list[Any] = []

@@ -173,6 +173,8 @@ class Call:
             fits = result()
             done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
             raise FitInterrupted(f"interrupted with {done} of {len(fits)} datasets done; see .fits", fits) from None
+        finally:
+            self.datasets.let_go()
         fits = result()
         _warn_in_sum(fits, positions, self.datasets.hint)
         return fits
