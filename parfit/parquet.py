@@ -35,8 +35,8 @@ WINDOW_BYTES, WINDOW_ROWS = 1 << 26, 1 << 17
 _KEPT = 2
 _ENDINGS = (".parquet", ".pq")
 _MAGIC = b"PAR1"
-#: What is read at once of a column, bytes; row groups may be of any size.
-_BUFFER = 1 << 20
+#: What is read at once of a column, bytes, and rows that are taken apart at once; row groups may be of any size.
+_BUFFER, _BATCH = 1 << 20, 1 << 16
 
 
 def is_parquet(data: Any) -> bool:
@@ -216,11 +216,9 @@ class ParquetRows(Datasets):
         parts, at = [], 0
         for end in ends:
             chosen = positions[at:end] - windows[at] * self.window
-            run = int(chosen[-1]) - int(chosen[0]) == len(chosen) - 1 and bool((np.diff(chosen) == 1).all())
             frame = self._window(int(windows[at]))
-            parts.append(
-                frame.iloc[int(chosen[0]) : int(chosen[-1]) + 1 if run else None] if run else frame.iloc[chosen]
-            )
+            run = slice(int(chosen[0]), int(chosen[-1]) + 1)
+            parts.append(frame.iloc[run if (np.diff(chosen) == 1).all() else chosen])
             at = end
         return parts[0] if len(parts) == 1 else pd.concat(parts)
 
@@ -265,9 +263,12 @@ class ParquetRows(Datasets):
         try:
             source = self._system.open_input_file(path)
             return self._pa.parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
-        except (self._pa.ArrowInvalid, OSError) as exc:
-            first = str(exc).partition("\n")[0]
-            raise InvalidInputError(f"data: {path} cannot be read as a Parquet file: {first}") from exc
+        except (self._pa.ArrowException, OSError) as exc:
+            raise self._unreadable(path, exc) from exc
+
+    def _unreadable(self, path: str, exc: Exception) -> InvalidInputError:
+        first = str(exc).partition("\n")[0]
+        return InvalidInputError(f"data: {path} cannot be read as a Parquet file: {first}")
 
     def group_of(self, position: int) -> tuple[int, int, int]:
         """Which file and row group a position is in, and the position where that begins."""
@@ -281,8 +282,11 @@ class ParquetRows(Datasets):
         """Batches of rows from a row group of a file on."""
         assert self.window is not None
         while number < len(self._files):
-            wanted = range(first, len(self._files[number].groups) - 1)
-            yield from self._opened(number).iter_batches(batch_size=min(self.window, 1 << 16), row_groups=list(wanted))
+            file, groups = self._opened(number), list(range(first, len(self._files[number].groups) - 1))
+            try:
+                yield from file.iter_batches(batch_size=min(self.window, _BATCH), row_groups=groups)
+            except (self._pa.ArrowException, OSError) as exc:
+                raise self._unreadable(self._files[number].path, exc) from exc
             number, first = number + 1, 0
 
 
@@ -319,7 +323,13 @@ class _Reader:
 
     def table(self, start: int, stop: int) -> Any:
         """The rows from `start` to `stop` (exclusive)."""
-        parts = []
+        try:
+            return self._rows.table_of(list(self._parts(start, stop)))
+        except BaseException:  # in the middle, by a Ctrl-C: the next begins anew
+            self._batches = None
+            raise
+
+    def _parts(self, start: int, stop: int) -> Iterator[Any]:
         number, group, begin = self._rows.group_of(start)
         if self._batches is None or not begin <= self._at <= start:
             self._left, self._at, self._batches = None, begin, self._rows.batches(number, group)
@@ -328,10 +338,9 @@ class _Reader:
             end = self._at + len(batch)
             low, high = max(start - self._at, 0), min(stop, end) - self._at
             if low < high:
-                parts.append(batch.slice(low, high - low))
+                yield batch.slice(low, high - low)
             self._left = batch.slice(high) if end > stop else None
             self._at = min(end, stop)
-        return self._rows.table_of(parts)
 
 
 def _files_of(source: Any) -> tuple[Any, list[str]]:

@@ -66,6 +66,7 @@ N = 30
 GAP = [None if i == 25 else i for i in range(N)]
 KINDS = {
     "floats": pd.DataFrame(np.arange(2.0 * N).reshape(N, 2), columns=["a", "b"]),
+    "numbered columns": pd.DataFrame(np.arange(2.0 * N).reshape(N, 2)),
     "float32": pd.DataFrame(np.arange(2 * N, dtype=np.float32).reshape(N, 2), columns=["a", "b"]),
     "whole": pd.DataFrame({"a": np.arange(N), "b": np.arange(N)[::-1]}),
     "unsigned": pd.DataFrame({"a": np.arange(N, dtype=np.uint8), "b": np.arange(N, dtype=np.int16)}),
@@ -279,6 +280,35 @@ def test_few_windows_are_in_memory_at_a_time(store, tmp_path, engine, monkeypatc
     gc.collect()
     assert not [one for one in held.alive if one() is not None]  # while there is a Fits
     assert len(fits) == rows
+
+
+def test_a_file_that_is_damaged_further_on(tmp_path):
+    path = tmp_path / "data.parquet"
+    decays().to_parquet(path, row_group_size=9, compression="none")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = b"\xff" * 200
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"data.parquet cannot be read as a Parquet file"):
+        ParquetRows(path).block(np.arange(40))
+
+
+def test_reading_that_was_interrupted_begins_anew(file, monkeypatch):
+    rows = ParquetRows(file)
+    batches = rows.batches
+
+    def interrupted(*args):
+        for k, batch in enumerate(batches(*args)):
+            if k == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(rows, "batches", interrupted)
+    rows.one(0)
+    with pytest.raises(KeyboardInterrupt):
+        rows.one(20)
+    monkeypatch.undo()
+    monkeypatch.setattr(reading, "WINDOW_ROWS", WINDOW)
+    assert_frame_equal(rows.block(np.arange(40)).frame, decays(), check_exact=True)
 
 
 def test_a_file_that_changes_while_it_is_fitted(file):

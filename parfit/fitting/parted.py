@@ -121,7 +121,7 @@ def _say_in_sum(fits: PartedFits, parts: Parts, count: int, warned: tuple[Counte
     raised: Counter[str] = Counter()
     for footer in footers:
         raised.update(footer["raised"])
-    if count > 1 and len(raised) == 1 and raised.total() == len(fits):
+    if count > 1 and len(raised) == 1 and raised.total() == len(fits) and footers[0]["tracebacks"]:
         message = footers[0]["tracebacks"][0][3]
         warnings.warn(every_raised(next(iter(raised)), message, hint), ParfitWarning, stacklevel=5)
     said, n = warned
@@ -231,7 +231,6 @@ class _Filling(Store):
         begun = _Begun(datasets.labels, problem, _as_one(prints), same, kept, store, 0)
         if engine == "rows":
             begun.store = self._on_disk(k, begun, datasets)
-        begun.left = len(span) - int(kept.sum())
         self._begun[k] = begun
         return begun
 
