@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
     from parfit.fitting.stored import open_store
     from parfit.mdl import Model, load_model
     from parfit.optimtools import SPSA, Pool, ProducerConsumer, async_apply, async_map
+    from parfit.parted import PartedFits
     from parfit.results import Fits
     from parfit.sweeping import sweep
 
@@ -47,6 +48,7 @@ _HOME = {
     "fit": "parfit.fitting",
     "open_store": "parfit.fitting.stored",
     "Fits": "parfit.results",
+    "PartedFits": "parfit.parted",
     "curve_fit": "parfit.curves",
     "jaxify": "parfit.batched.tracing.jaxify",
     "apply_by_multiprocessing": "parfit.apply",
@@ -104,6 +106,7 @@ __all__ = [
     "ModelError",
     "ParfitError",
     "ParfitWarning",
+    "PartedFits",
     "Pool",
     "ProducerConsumer",
     "RemoteError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parfit.batched.compiled import precision
+from parfit.batched.starts import read_starts
+from parfit.batched.tracing.feeds import Feed
 from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.data import Datasets
 from parfit.core.errors import shown
+from parfit.core.parameters import Parameters
 from parfit.core.problem import RowTask
+from parfit.core.windows import Windows
 
 if TYPE_CHECKING:
     from parfit.batched.plan import Bucket, Plan
 
-__all__ = ["compare"]
+__all__ = ["compare", "telling"]
 
 Positions = NDArray[np.intp]
 #: How many datasets are called plainly, to compare.
@@ -30,15 +35,23 @@ _MOST_ODD, _NARROW = 6, 3
 _ALIKE = 1e7
 
 
-def compare(plan: Plan, datasets: Datasets) -> None:
-    """Refuse an objective whose compiled value is not its plain one, on a few rows, at the start and beside it."""
+def compare(plan: Plan, datasets: Datasets, sample: Positions | None, rows: int) -> None:
+    """Refuse an objective whose compiled value is not its plain one, on a few rows, at the start and beside it.
+
+    Parameters
+    ----------
+    sample
+        Which rows; None for a choice among those of the plan.
+    rows
+        How many rows there will be at once.
+    """
     for bucket in plan.buckets:
-        chosen = _sample(plan, bucket)
-        rows = plan.rows(bucket, chosen)
-        beside = np.clip(rows["start"] * 1.01 + 1e-3, rows["lower"], rows["upper"]).astype(rows["start"].dtype)
-        both = jax.tree.map(lambda a: np.concatenate([a, a]), rows)
-        points = np.concatenate([rows["start"], beside])
-        bucket.loop.compile_for(min(len(bucket.positions), bucket.loop.most))
+        chosen = _sample(plan, bucket) if sample is None else bucket.positions
+        read = plan.rows(bucket, chosen)
+        beside = np.clip(read["start"] * 1.01 + 1e-3, read["lower"], read["upper"]).astype(read["start"].dtype)
+        both = jax.tree.map(lambda a: np.concatenate([a, a]), read)
+        points = np.concatenate([read["start"], beside])
+        bucket.loop.compile_for(min(len(bucket.positions) if sample is None else rows, bucket.loop.most))
         found = bucket.loop.costs(both, points)
         calls = [_plain(plan, datasets, p, z) for p, z in zip([*chosen, *chosen], points, strict=True)]
         plain = np.array([cost for cost, _ in calls])
@@ -72,26 +85,70 @@ def _sample(plan: Plan, bucket: Bucket) -> Positions:
         own = lengths[positions]
         ends = np.array([0, int(own.argmin()), int(own.argmax())])
     else:
-        ends = np.concatenate([ends, _odd(plan.traced.feed.leaves(positions, 0))])
+        odd = _Odd()
+        odd.see(np.arange(len(positions)), plan.traced.feed.leaves(positions, 0))
+        ends = np.concatenate([ends, odd.found()])
     chosen: Positions = positions[np.unique(ends)]
     return chosen
 
 
-def _odd(leaves: Any) -> NDArray[np.intp]:
+def telling(parameters: Parameters, datasets: Datasets, feed: Feed, work: Windows) -> Positions:
+    """The same, of rows that are not in memory together, with a start that can be used; none where there is none."""
+    odd = _Odd()
+    for positions in work:
+        odd.see(positions, feed.leaves(positions, 0))
+    ends = [work[int(place)] for place in np.linspace(0, len(work) - 1, _SAMPLE).astype(int)]
+    chosen: Positions = np.unique([*ends, *odd.found()]).astype(np.intp)
+    for positions in itertools.chain([chosen], work):
+        usable = np.delete(positions, list(read_starts(parameters, datasets, positions).wrong))
+        if len(usable):
+            return usable[: _SAMPLE + _MOST_ODD]
+    return chosen
+
+
+class _Odd:
     """Rows that are most likely to differ: with NaN, with the least and the greatest entry or sum of entries."""
-    found: list[int] = []
-    for leaf in jax.tree.leaves(leaves):
-        flat = np.asarray(leaf).reshape(len(leaf), -1)
-        if flat.dtype.kind not in "iuf" or not flat.size:
-            continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            columns = flat.T if flat.shape[1] <= _NARROW else flat.sum(axis=1)[None]
-        for column in columns:
-            missing = np.isnan(column)
-            found += [int(missing.argmax())] if missing.any() else []
-            if not missing.all():
-                found += [int(np.nanargmin(column)), int(np.nanargmax(column))]
-    return np.array(list(dict.fromkeys(found))[:_MOST_ODD], dtype=np.intp)
+
+    def __init__(self) -> None:
+        self._missing: dict[tuple[int, int], int] = {}
+        #: The least and the greatest so far, by array, column and side, and where.
+        self._extreme: dict[tuple[int, int, int], tuple[Any, int]] = {}
+
+    def see(self, positions: Positions, leaves: Any) -> None:
+        """Look at some rows."""
+        for k, leaf in enumerate(jax.tree.leaves(leaves)):
+            flat = np.asarray(leaf).reshape(len(leaf), -1)
+            if flat.dtype.kind not in "iuf" or not flat.size:
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):
+                columns = flat.T if flat.shape[1] <= _NARROW else flat.sum(axis=1)[None]
+            for j, column in enumerate(columns):
+                self._look((k, j), positions, column)
+
+    def _look(self, key: tuple[int, int], positions: Positions, column: NDArray[Any]) -> None:
+        missing = np.isnan(column)
+        if missing.any():
+            self._missing.setdefault(key, int(positions[missing.argmax()]))
+        if missing.all():
+            return
+        for side, i in enumerate((int(np.nanargmin(column)), int(np.nanargmax(column)))):
+            known = self._extreme.get((*key, side))
+            if known is None or (column[i] > known[0] if side else column[i] < known[0]):
+                self._extreme[*key, side] = column[i], int(positions[i])
+
+    def found(self) -> Positions:
+        """The positions of a handful."""
+        keys = sorted({*self._missing, *((k, j) for k, j, _ in self._extreme)})
+        each = [
+            position
+            for key in keys
+            for position in (
+                self._missing.get(key),
+                *(self._extreme[*key, side][1] for side in (0, 1) if (*key, side) in self._extreme),
+            )
+            if position is not None
+        ]
+        return np.array(list(dict.fromkeys(each))[:_MOST_ODD], dtype=np.intp)
 
 
 def _plain(plan: Plan, datasets: Datasets, position: int, z: NDArray[Any]) -> tuple[float, int]:

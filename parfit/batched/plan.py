@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parfit.batched.blocks import Block, together
-from parfit.batched.compare import compare
+from parfit.batched.compare import compare, telling
 from parfit.batched.compiled import precision
 from parfit.batched.lane import Lane
 from parfit.batched.loop import Loop, chunk_width
@@ -34,6 +34,7 @@ from parfit.core.data import Datasets
 from parfit.core.errors import MethodMismatchError
 from parfit.core.problem import Problem
 from parfit.core.protocols import BatchedSolver
+from parfit.core.windows import Windows
 
 __all__ = ["Bucket", "Plan", "Shape", "make_plan"]
 
@@ -186,6 +187,16 @@ class Plan:
         free: NDArray[np.bool_] = (lower < upper) & ~self.problem.parameters.fixed
         return free
 
+    def at(self, positions: Positions, datasets: Datasets) -> Plan:
+        """The same programs for the rows at some positions, which may be others where all rows have one shape."""
+        if positions is self.positions:
+            return self
+        starts = read_starts(self.problem.parameters, datasets, positions)
+        usable = np.delete(positions, list(starts.wrong))
+        one = self.traced.feed.lengths is None
+        chosen = [replace(b, positions=usable if one else np.intersect1d(b.positions, usable)) for b in self.buckets]
+        return replace(self, buckets=[b for b in chosen if len(b.positions)], starts=starts, positions=positions)
+
     def without(self, positions: Positions) -> Plan:
         """The same without some rows."""
         left = [replace(b, positions=np.setdiff1d(b.positions, positions)) for b in self.buckets]
@@ -195,16 +206,18 @@ class Plan:
 def make_plan(
     problem: Problem,
     datasets: Datasets,
-    positions: Positions,
+    work: Windows,
     solver_for: Callable[[bool], BatchedSolver],
     dtype: Any = np.float64,
     most_operations: int | None = None,
     shape: Shape | None = None,
 ) -> Plan:
-    """The plan for the rows at some positions.
+    """The plan for the rows at some positions; `Plan.at` has it for those of one window.
 
     Parameters
     ----------
+    work
+        The positions. Where not all are in memory together, the plan is made from a few that tell most of all.
     solver_for
         The solver for residuals (True) or a scalar (False); may raise.
     dtype
@@ -223,6 +236,8 @@ def make_plan(
     if (why := is_suspicious(objective)) is not None:
         raise Untraceable(f"the objective does what a compiled function cannot: {why}")
     feed = read_feed(datasets)
+    sample = None if work.size is None else telling(problem.parameters, datasets, feed, work)
+    positions = work.all() if sample is None else sample
     starts = read_starts(problem.parameters, datasets, positions)
     usable = np.delete(positions, list(starts.wrong))
     fixed = problem.parameters.fixed
@@ -239,7 +254,7 @@ def make_plan(
     for candidate in (plan, replace(plan, traced=rebound, how=how)):
         try:
             made = replace(candidate, buckets=_buckets(candidate, usable, solver_for))
-            compare(made, datasets)
+            compare(made, datasets, sample, min(len(work), work.size or len(work)))
             return made
         except (MethodMismatchError, TracedTooLong):
             raise

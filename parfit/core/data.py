@@ -37,10 +37,16 @@ class Datasets(ABC):
         The label of each, in order; may hold duplicates.
     owner
         The user's own object.
+    window
+        How many are in memory together; None where all are.
+    form
+        A frame with the columns and types of all rows, where a dataset is a row of a frame.
     """
 
     labels: pd.Index[Any]
     owner: Any
+    window: int | None = None
+    form: pd.DataFrame | None = None
     #: What else the data could have meant, for the one whose objective fails on every dataset.
     hint: str = ""
 
@@ -55,6 +61,14 @@ class Datasets(ABC):
         """What each dataset is, in 16 bytes, shape (B, 2); its label is not part of it."""
         every = range(len(self))
         return _as_numbers(digest(self.one(i)) for i in every)
+
+    def part(self, start: int, stop: int) -> Datasets:
+        """The datasets from `start` to `stop` (exclusive) by themselves, in memory."""
+        return _Part(self, start, stop)
+
+    def let_go(self) -> None:
+        """Let go of what is in memory, where it can be read again."""
+        return
 
     def one(self, position: int) -> Any:
         """The dataset at `position`, as the objective sees it."""
@@ -85,7 +99,9 @@ def read_data(data: Any) -> Datasets:
     if isinstance(data, pd.Series):
         return _Items(list(data), data.index.copy(), data)
     if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
-        raise InvalidTypeError("data is a path or text: read it first, for example with pandas.read_csv(path)")
+        raise InvalidTypeError(
+            "data is a path or text, and none of Parquet: read it first, for example with pandas.read_csv(path)"
+        )
     if is_array(data):
         if data.ndim == 0:
             raise InvalidInputError("data is a single number; an array of datasets has at least one axis")
@@ -133,10 +149,25 @@ def _run(positions: Positions) -> slice | None:
     return None
 
 
+class _Part(Datasets):
+    """Some of others, one after another."""
+
+    def __init__(self, whole: Datasets, start: int, stop: int) -> None:
+        self._whole, self._start = whole, start
+        self.labels = whole.labels[start:stop]
+        self.owner = None
+
+    def block(self, positions: Positions) -> DataBlock:
+        return self._whole.block(positions + self._start)
+
+
 class _FrameRows(Datasets):
     def __init__(self, frame: pd.DataFrame) -> None:
         self.labels = frame.index.copy()
-        self.owner = frame
+        self.owner = self.form = frame
+
+    def part(self, start: int, stop: int) -> Datasets:
+        return _FrameRows(self.owner.iloc[start:stop])
 
     def block(self, positions: Positions) -> DataBlock:
         chosen = _run(positions)
@@ -250,6 +281,11 @@ class _Tree(Datasets):
         chosen = _run(positions)
         part = functools.partial(_part, positions if chosen is None else chosen)
         return TreeBlock(mapped(self._tree, part), len(positions))
+
+    def part(self, start: int, stop: int) -> Datasets:
+        made = _Tree(mapped(self._tree, lambda leaf: leaf[start:stop]), stop - start, None)
+        made.labels = self.labels[start:stop]
+        return made
 
     def fingerprints(self) -> NDArray[np.uint64]:
         leaves = _leaves(self._tree)

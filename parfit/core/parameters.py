@@ -98,6 +98,11 @@ class Parameters:
             np.isfinite(self.lower[..., free]).any() or np.isfinite(self.upper[..., free]).any()
         )
 
+    def part(self, start: int, stop: int) -> Parameters:
+        """Those of the datasets from `start` to `stop` (exclusive)."""
+        x0, lower, upper = (v[start:stop] if v.ndim == 2 else v for v in (self.start, self.lower, self.upper))
+        return replace(self, start=x0, lower=lower, upper=upper)
+
     def common(self) -> Parameters:
         """The same without the arrays that belong to single datasets; this is what travels to workers."""
         blank = np.full(len(self.names), np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from parfit.core.blocks import DataBlock, HandedOut
 from parfit.core.data import Datasets
 from parfit.core.parameters import Parameters
 from parfit.core.problem import RowTask
-from parfit.core.protocols import Block, Visitor
+from parfit.core.protocols import Block, Tasks, Visitor
+from parfit.core.windows import cut
 
-__all__ = ["FitBlock", "FitTasks"]
+__all__ = ["FitBlock", "FitTasks", "TasksInTurn"]
 
 FloatArray = NDArray[np.float64]
 #: start, lower, upper of some rows, shape (k, n) each, where rows have their own.
@@ -92,6 +94,7 @@ class FitTasks:
         chosen = self._positions[self._taken : self._taken + (self._chunk_size or n)]
         if not len(chosen):
             return None
+        chosen = next(cut(chosen, self._datasets.window))  # no further than what is in memory together
         self._taken += len(chosen)
         p = self._parameters
         start, lower, upper = (v[chosen] if v.ndim == 2 else None for v in (p.start, p.lower, p.upper))
@@ -112,3 +115,32 @@ class FitTasks:
     def without_data(self) -> FitTasks:
         """The same tasks with None for each dataset."""
         return FitTasks(self._datasets, self._parameters, self._positions, self._chunk_size, with_data=False)
+
+
+class TasksInTurn:
+    """Tasks of several, one after another; they are made, and let go of, in their turn (`parfit.core.protocols.Tasks`).
+
+    Parameters
+    ----------
+    each
+        The tasks.
+    count
+        How many there are in all.
+    """
+
+    def __init__(self, each: Iterable[Tasks], count: int) -> None:
+        self._each, self._count = iter(each), count
+        self._now: Tasks | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, n: int) -> Block | None:
+        """The next `n` tasks or fewer, all of one."""
+        while True:
+            block = None if self._now is None else self._now.take(n)
+            if block is not None:
+                return block
+            self._now = next(self._each, None)
+            if self._now is None:
+                return None

@@ -4,6 +4,7 @@
     Call ── call.py: tasks ──▶ executor ──▶ worker.py: one dataset, one solver ──▶ store ──▶ Fits
                      └─ kinds.py: is the objective a scalar or residuals, the same for all datasets?
     stored.py: what a file of solutions is of, and a Fits of what it holds
+    parted.py: the same call with a folder of Parquet files, a part of the table at a time ── part.py: what is written
 
 What is wrong with every dataset is raised here; what is wrong with one is its status.
 """
@@ -55,13 +56,15 @@ def fit(
 
     Parameters
     ----------
-    data : DataFrame, GroupBy, mapping, sequence, ndarray or tree of arrays
+    data : DataFrame, GroupBy, path of Parquet files, mapping, sequence, ndarray or tree of arrays
         A dataset per row of a DataFrame (as a Series), per group of a GroupBy or bin of ``df.resample("2D")`` (as a
         DataFrame whose ``name`` is the key, as in `groupby.apply`), per entry of a mapping or sequence, or per index of
         the leading axis of an array. A mapping or tuple of nothing but arrays,
         all of one length and one at least 2-D, is a tree of arrays, with a dataset per index of their leading axis
         (refused under keys that are not text); any other mapping is label -> dataset, as ``pandas.Series(mapping)``
-        always is, and any other tuple a sequence.
+        always is, and any other tuple a sequence. The path of a Parquet file or of a folder of them, or a
+        `pyarrow.dataset.Dataset`, has a dataset per row, as the DataFrame of `pandas.read_parquet` would, and is read
+        a window at a time.
         Labels are the index, the group keys, the mapping's keys or 0 … n-1.
     objective : callable
         ``objective(params, dataset, *args)``. A scalar is minimised; a 1-D array is a vector of residuals, and half
@@ -130,7 +133,9 @@ def fit(
         Where solutions are kept; by default in memory. A path is that of a SQLite file: what is finished is in it
         within a second, whatever becomes of this process, and the same call again fits only what is missing, and
         datasets that have changed. `parfit.open_store` reads it at any time. A file with fits of another objective, or
-        with other options, is refused.
+        with other options, is refused. A path that ends in ``.parquet`` is that of a folder of Parquet files, each
+        written when its part of the table is done: no more than that is in memory, and what is returned is a
+        `PartedFits`.
     retry_failed : bool
         Fit again what is in the store and did not converge.
     warm_start : bool
@@ -147,7 +152,8 @@ def fit(
     Returns
     -------
     Fits
-        One row per dataset, in the data's order, whatever any of them did.
+        One row per dataset, in the data's order, whatever any of them did. With a store of Parquet files, a
+        `PartedFits`, whose table is in the files.
 
     Raises
     ------

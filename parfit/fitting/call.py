@@ -9,8 +9,9 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +30,16 @@ from parfit.core.errors import (
 )
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
-from parfit.core.protocols import Executor, Solver, Store
+from parfit.core.protocols import Executor, Solver, Store, Tasks
 from parfit.core.solution import Outcome, Solution, Solutions, Status
-from parfit.core.tasks import FitTasks
+from parfit.core.tasks import FitTasks, TasksInTurn
+from parfit.core.windows import Windows
 from parfit.executors.interrupts import one_ctrl_c
 from parfit.fitting.batch import solutions_of
 from parfit.fitting.derivatives import with_derivatives
 from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
+from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
 from parfit.fitting.sensitivity import sensitivity_of
 from parfit.fitting.spread import spread
 from parfit.fitting.worker import fit_one, random_state, ready
@@ -47,7 +50,7 @@ from parfit.stores import MemoryStore
 if TYPE_CHECKING:
     from parfit.batched import Plan
 
-__all__ = ["Call"]
+__all__ = ["Call", "is_in_parts"]
 
 _log = logging.getLogger("parfit")
 Positions = NDArray[np.intp]
@@ -72,6 +75,10 @@ class Call:
 
     def run(self) -> Fits:
         """Fit every dataset that the store does not have."""
+        if is_in_parts(self.store):
+            from parfit.fitting.parted import fit_in_parts  # Parquet, for those who want it
+
+            return fit_in_parts(self)  # type: ignore[return-value]  # which `fit` tells of
         n = len(self.problem.parameters.names)
         store: Store
         if isinstance(self.store, (str, os.PathLike)):
@@ -136,11 +143,12 @@ class Call:
         begin = time.perf_counter()
         plan: Plan | None = None
         reason = "interrupted before another was chosen"
+        work = Windows([positions], self.datasets.window)
 
         def result() -> Fits:
             columns: Columns = store.columns()
             seconds = time.perf_counter() - begin
-            engine, where = self._engine(plan)
+            engine, where = self.engine_of(plan)
             if not len(positions) and store.engine is not None:
                 engine = store.engine
             if engine == "rows":
@@ -150,73 +158,80 @@ class Call:
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
-            cluster = self.executor.capabilities.other_machines
-            plan, reason = choose(self.problem, self.solver, self.datasets, positions, self.given, spread=cluster)
-            engine, where = self._engine(plan)
+            plan, reason = self.choose(work)
+            engine, where = self.engine_of(plan)
             said = reason.partition(" for dataset ")[0]  # a log is read by others: no label, no value
             _log.info("engine %s: %s; %d datasets, %s", engine, said, len(positions), where)
             if len(positions):
                 store.settle(engine)
-            if plan is None:
-                self._stream(store, positions, already)
-            elif cluster:
-                self._spread(plan, store, positions, already)
-            else:
-                self._at_once(plan, store, positions, already)
+                total = already + len(positions)
+                if plan is not None:
+                    self.at_once(plan, store, work, total, already)
+                else:
+                    tasks: Tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
+                    if work.size is not None:  # workers that keep data would keep all of them
+                        tasks = TasksInTurn([tasks], len(positions))
+                    watch = MismatchWatch(positions, len(self.datasets))
+                    self.stream(store, tasks, positions, watch, total, already)
         except KeyboardInterrupt:
             fits = result()
             done = len(fits) - int((fits.status == Status.NOT_RUN.value).sum())
             raise FitInterrupted(f"interrupted with {done} of {len(fits)} datasets done; see .fits", fits) from None
+        finally:
+            self.datasets.let_go()
         fits = result()
         _warn_in_sum(fits, positions, self.datasets.hint)
         return fits
 
-    def _engine(self, plan: Plan | None) -> tuple[str, str]:
+    def engine_of(self, plan: Plan | None) -> tuple[str, str]:
         """Which engine runs, and on what, in words."""
         if plan is None:
             return "rows", f"executor {self.executor.name}"
-        cluster = self.executor.capabilities.other_machines
-        return "batch", f"{plan.where}, executor {self.executor.name}" if cluster else plan.where
+        return "batch", f"{plan.where}, executor {self.executor.name}" if self._on_cluster else plan.where
 
-    def _stream(self, store: Store, positions: Positions, already: int) -> None:
-        if not len(positions):
-            return
-        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, positions)
+    @property
+    def _on_cluster(self) -> bool:
+        return self.executor.capabilities.other_machines
+
+    def choose(self, work: Windows) -> tuple[Plan | None, str]:
+        """The plan of the batched engine, or None; and the reason."""
+        return choose(self.problem, self.solver, self.datasets, work, self.given, spread=self._on_cluster)
+
+    def stream(
+        self, store: Store, tasks: Tasks, first: Positions, watch: MismatchWatch | None, total: int, already: int
+    ) -> None:
+        """Tasks through the executor; `first` are the positions of some that come first."""
+        problem, solver = with_derivatives(self.problem, self.solver, self.datasets, first)
         problem = dataclasses.replace(problem, parameters=problem.parameters.common())
-        tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
         setup = functools.partial(ready, problem, solver)
-        total = already + len(positions)
-        watch = MismatchWatch(positions, len(self.datasets))
         with (
             random_state(kept=not self.executor.capabilities.own_process),
             reporting(self.progress, total, "fits", already) as count,
             self.executor.open(setup, retries=self.retries) as pool,
         ):
             for outcome in pool.imap_unordered(fit_one, tasks, self.timeout):
-                watch.see(outcome)
+                if watch is not None:
+                    watch.see(outcome)
                 self._take(store, outcome)
                 count(1)
 
-    def _at_once(self, plan: Plan, store: Store, positions: Positions, already: int) -> None:
-        """All rows through compiled programs."""
-        with reporting(self.progress, already + len(positions), "fits", already) as count:
-            for solutions in solutions_of(plan, self.given["workers"]):
-                self._take_many(store, solutions)
-                count(len(solutions))
-
-    def _spread(self, plan: Plan, store: Store, positions: Positions, already: int) -> None:
-        """All rows through compiled programs on the workers of a cluster."""
-        found = spread(
-            plan, self.datasets, self.solver, self.executor, self.chunk_size, self.retries, self.given["dtype"]
-        )
-        with reporting(self.progress, already + len(positions), "fits", already) as count:
-            for one in found:
-                if isinstance(one, Outcome):
-                    self._take(store, one)
-                    count(1)
-                else:
-                    self._take_many(store, one)
-                    count(len(one))
+    def at_once(self, plan: Plan, store: Store, work: Iterable[Positions], total: int, already: int) -> None:
+        """Rows through compiled programs, those of a window at a time: here, or on the workers of a cluster."""
+        with reporting(self.progress, total, "fits", already) as count:
+            if self._on_cluster:
+                how = self.executor, self.chunk_size, self.retries, self.given["dtype"]
+                for one in spread(plan, self.datasets, self.solver, work, *how):
+                    if isinstance(one, Outcome):
+                        self._take(store, one)
+                        count(1)
+                    else:
+                        self._take_many(store, one)
+                        count(len(one))
+                return
+            for positions in work:
+                for solutions in solutions_of(plan.at(positions, self.datasets), self.given["workers"]):
+                    self._take_many(store, solutions)
+                    count(len(solutions))
 
     def _take_many(self, store: Store, solutions: Solutions) -> None:
         store.put_many(solutions)
@@ -230,7 +245,7 @@ class Call:
             self._raise_if_failed(outcome)
 
     def _raise_if_failed(self, outcome: Outcome) -> None:
-        label = self.datasets.labels[outcome.key]
+        label = self.datasets.part(outcome.key, outcome.key + 1).labels[0]
         if outcome.error is not None:
             error = outcome.error
             raise FitError(f"dataset {shown(label)}: {error.type}: {error.message}", label) from error.to_exception()
@@ -257,18 +272,17 @@ class Call:
         return sensitivity_of(fits, wrt, self.problem, self.solver, self.datasets)
 
 
+def is_in_parts(store: Any) -> bool:
+    """Whether a store is a folder of Parquet files."""
+    return isinstance(store, (str, os.PathLike)) and Path(store).suffix.lower() == ".parquet"
+
+
 def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:
     """What is wrong with every dataset is wrong with the call."""
     at_start = columns.has(Status.INVALID) | (columns.has(Status.NONFINITE) & (columns.ints_of("nfev") <= 1))
     if len(fits) and at_start.all():
-        summary = fits.summary
-        first, label = summary["message"].iloc[0], fits.labels[0]
-        others = "all others likewise" if summary["message"].nunique() == 1 else "no other can be fitted either"
-        where = f"dataset {shown(label)}" + (f", and {others}" if len(fits) > 1 else "")
-        exc = InvalidInputError(f"no dataset can be fitted: {first} ({where})")
-        exc.add_note("the attribute `fits` of this exception has the reason for each dataset")
-        exc.fits = fits  # type: ignore[attr-defined]
-        raise exc
+        messages = fits.summary["message"]
+        raise none_can_be_fitted(fits, messages.iloc[0], shown(fits.labels[0]), messages.nunique() == 1)
 
 
 def _warn_in_sum(fits: Fits, positions: Positions, hint: str) -> None:
@@ -276,15 +290,9 @@ def _warn_in_sum(fits: Fits, positions: Positions, hint: str) -> None:
     errors = fits.errors
     if len(positions) > 1 and len(errors) == len(fits) and errors["type"].nunique() == 1:
         first = errors.iloc[0]
-        text = f"every dataset raised {first['type']}, the first of them: {first['message']}; see fits.errors"
-        text += f" ({hint})" if hint else ""
-        warnings.warn(text, ParfitWarning, stacklevel=5)
+        warnings.warn(every_raised(first["type"], first["message"], hint), ParfitWarning, stacklevel=5)
     found = fits.warnings
     found = found[found.index.isin(positions)]
     if len(found):
         counts = Counter(f"{c}: {m}" for c, m in zip(found["category"], found["message"], strict=True))
-        shown = "; ".join(f"{text} ({n})" for text, n in counts.most_common(3))
-        more = f"; and {len(counts) - 3} others" if len(counts) > 3 else ""
-        n = found.index.nunique()
-        text = f"{n} of {len(positions)} datasets gave warnings (see fits.warnings): {shown}{more}"
-        warnings.warn(text, ParfitWarning, stacklevel=5)
+        warnings.warn(some_warned(counts, found.index.nunique(), len(positions)), ParfitWarning, stacklevel=5)

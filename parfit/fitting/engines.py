@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, MethodMismatchError, missing_package
 from parfit.core.problem import Problem
 from parfit.core.protocols import BatchedSolver, Solver
+from parfit.core.windows import Windows
 from parfit.solvers import DefaultSolver, LeastSquares, Minimize
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def choose(
     problem: Problem,
     solver: Solver,
     datasets: Datasets,
-    positions: NDArray[np.intp],
+    work: Windows,
     given: Mapping[str, Any],
     *,
     spread: bool = False,
@@ -69,12 +69,12 @@ def choose(
         if engine == "batch":
             raise missing_package("jax", "engine='batch'", "jax")
         why = "jax is not installed (pip install 'parfit[jax]')"
-    if why is None and len(positions):
+    if why is None and len(work):
         from parfit import batched
 
         try:
             most = _MOST_OPERATIONS if engine == "auto" else None
-            plan = planned(problem, solver, datasets, positions, given["dtype"], most)
+            plan = planned(problem, solver, datasets, work, given["dtype"], most)
         except batched.Untraceable as exc:
             why = str(exc)
         else:
@@ -88,7 +88,7 @@ def planned(
     problem: Problem,
     solver: Solver,
     datasets: Datasets,
-    positions: NDArray[np.intp],
+    work: Windows,
     dtype: Any,
     most_operations: int | None = None,
     shape: Shape | None = None,
@@ -97,7 +97,7 @@ def planned(
     from parfit import batched
 
     counterpart = functools.partial(_counterpart, solver, problem)
-    return batched.make_plan(problem, datasets, positions, counterpart, dtype, most_operations, shape)
+    return batched.make_plan(problem, datasets, work, counterpart, dtype, most_operations, shape)
 
 
 def _against(problem: Problem, solver: Solver, given: Mapping[str, Any]) -> str | None:

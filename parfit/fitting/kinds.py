@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.errors import InvalidTypeError, MethodMismatchError
 from parfit.core.solution import Outcome, OutcomeKind, Solution, Status, TaskError
+from parfit.core.windows import Windows
 
-__all__ = ["MismatchWatch", "reconcile"]
+__all__ = ["MismatchWatch", "mismatch", "reconcile"]
 
 
 class MismatchWatch:
@@ -24,7 +25,7 @@ class MismatchWatch:
     after one that was not is a matter of that dataset alone. So the answer does not depend on who is faster.
     """
 
-    def __init__(self, positions: NDArray[np.intp], rows: int) -> None:
+    def __init__(self, positions: NDArray[np.intp] | Windows, rows: int) -> None:
         self._order = positions
         self._next = 0
         self._seen = np.zeros(rows, dtype=bool)
@@ -63,9 +64,13 @@ def reconcile(columns: Columns) -> None:
     known = np.flatnonzero((columns.ints_of("nfev") > 0) & ((m > 0) | ((m == -1) & ~nonfinite)))
     if not len(known) or not ((m[known] > 0) != (m[known[0]] > 0)).any():
         return
-    kinds = ("a scalar", "a vector of residuals")
     first = bool(m[known[0]] > 0)
     for i in known[(m[known] > 0) != first]:
-        text = f"the objective gave {kinds[not first]} for this dataset, and {kinds[first]} for the first"
-        error = TaskError.from_exception(InvalidTypeError(text))
-        columns.put(int(i), Outcome(int(i), OutcomeKind.ERROR, None, error))
+        columns.put(int(i), Outcome(int(i), OutcomeKind.ERROR, None, mismatch(first)))
+
+
+def mismatch(first: bool) -> TaskError:
+    """The error of a dataset whose objective gave another kind than that of the first: residuals (True) or a scalar."""
+    kinds = ("a scalar", "a vector of residuals")
+    text = f"the objective gave {kinds[not first]} for this dataset, and {kinds[first]} for the first"
+    return TaskError.from_exception(InvalidTypeError(text))

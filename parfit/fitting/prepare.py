@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from parfit import executors, solvers
 from parfit.core.data import Datasets, read_data
@@ -18,9 +19,10 @@ from parfit.core.parameters import read_parameters
 from parfit.core.problem import Problem
 from parfit.core.protocols import Store
 from parfit.core.structure import Structure
-from parfit.fitting.call import Call
+from parfit.fitting.call import Call, is_in_parts
 from parfit.fitting.engines import ENGINES
 from parfit.fitting.worker import random_state
+from parfit.parquet import ParquetRows, is_parquet
 
 __all__ = ["prepare"]
 
@@ -47,8 +49,12 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
         raise InvalidTypeError(f"store must be a path, a parfit Store or None, not {type(store).__name__}")
     if not isinstance(store, (str, os.PathLike)):
         _refuse_without_path(given)
-    elif "\0" in str(store) or not Path(store).name or Path(store).is_dir():
+    elif "\0" in str(store) or not Path(store).name or (Path(store).is_dir() and not is_in_parts(store)):
         raise InvalidInputError(f"store={str(store)!r} is no name of a file")
+    elif is_in_parts(store):
+        for name in ("warm_start", "history"):
+            if given[name]:
+                raise InvalidInputError(f"{name}=True is for a store in a SQLite file, such as store='fits.db'")
     seed = given["seed"]
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
         raise InvalidInputError(f"seed must be a whole number from 0 on, or None, not {seed!r}")
@@ -62,12 +68,13 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
     if options is not None and not isinstance(options, Mapping):
         raise InvalidTypeError(f"options must be a dict of the method's options, not {type(options).__name__}")
     options, dtype = _precision(options)
-    given = {**given, "dtype": dtype}
-    datasets = read_data(given["data"])
+    datasets = ParquetRows(given["data"]) if is_parquet(given["data"]) else read_data(given["data"])
+    given = {**given, "dtype": dtype, "data": datasets}
     first = functools.partial(_first, datasets)
     with random_state(kept=True):  # x0(dataset) may draw from it
         start = (given["x0"], given["bounds"], given["fixed"])
-        parameters = read_parameters(*start, datasets.labels, first, like=like, inside=inside)
+        labels = _labels_for(datasets, given["x0"], given["bounds"])
+        parameters = read_parameters(*start, labels, first, like=like, inside=inside)
     solver = solvers.resolve(given["method"], options, constrained=bool(constraints))
     if parameters.names:  # which are unknown where x0 is a callable and there are no data
         with random_state(kept=True):  # and so may a constraint
@@ -148,6 +155,14 @@ def _derivative(jac: Any) -> Any:
     if jac == "jax" and importlib.util.find_spec("jax") is None:
         raise missing_package("jax", "jac='jax'", "jax")
     return jac
+
+
+def _labels_for(datasets: Datasets, *given: Any) -> pd.Index[Any]:
+    """The labels, to align frames with; where there are no frames they need not be read."""
+    parts = (part for one in given for part in ((one, *one) if isinstance(one, (tuple, list)) else (one,)))
+    if datasets.window is None or any(isinstance(part, pd.DataFrame) for part in parts):
+        return datasets.labels
+    return pd.RangeIndex(len(datasets))
 
 
 def _first(datasets: Datasets, function: Callable[[Any], Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ from parfit.core.data import Datasets, datasets_of
 from parfit.core.problem import Problem
 from parfit.core.protocols import Block, Executor, Solver, Visitor
 from parfit.core.solution import Outcome, OutcomeKind, Solutions
+from parfit.core.windows import Windows
 from parfit.fitting.batch import invalid_of, solutions_of
 from parfit.fitting.engines import planned
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["spread"]
 
 FloatArray = NDArray[np.float64]
+Positions = NDArray[np.intp]
 #: Rows of a window: enough to be worth a trip, and few enough that a lost one costs little.
 _ROWS = 20_000
 
@@ -51,7 +53,7 @@ class Window:
         Of shape (k, n) where rows have their own, else None.
     """
 
-    positions: NDArray[np.intp]
+    positions: Positions
     data: DataBlock
     length: int
     start: FloatArray | None
@@ -72,53 +74,79 @@ class Window:
 
 
 class WindowTasks:
-    """The rows of a plan in windows. Keeps to `parfit.core.protocols.Tasks`."""
+    """The rows of a plan in windows, made as they are wanted. Keeps to `parfit.core.protocols.Tasks`.
 
-    def __init__(self, plan: Plan, datasets: Datasets, rows: int) -> None:
-        self._parameters = plan.problem.parameters
-        self._datasets = datasets
-        self._parts = [
-            (part, bucket.length)
-            for bucket in plan.buckets
-            for part in np.array_split(bucket.positions, max(1, math.ceil(len(bucket.positions) / rows)))
-        ]
-        self._taken = 0
-        self.positions = {int(part[0]): part for part, _ in self._parts}
+    Parameters
+    ----------
+    work
+        The positions of those whose data are in memory together.
+    rows
+        Of a window, at most.
 
-    def __len__(self) -> int:
-        return len(self._parts)
+    Attributes
+    ----------
+    positions
+        Of the windows that are on their way, by their keys.
+    invalid
+        Rows that are in no window, since their start cannot be used.
+    """
+
+    def __init__(self, plan: Plan, datasets: Datasets, work: Iterable[Positions], rows: int) -> None:
+        self._plan, self._datasets, self._rows = plan, datasets, rows
+        self._windows = self._made(work)
+        self.positions: dict[int, Positions] = {}
+        self.invalid: list[Solutions] = []
+
+    def _made(self, work: Iterable[Positions]) -> Iterator[Window]:
+        p = self._plan.problem.parameters
+        for together in work:
+            here = self._plan.at(together, self._datasets)
+            self.invalid.extend(invalid_of(here))
+            for bucket in here.buckets:
+                for positions in np.array_split(bucket.positions, math.ceil(len(bucket.positions) / self._rows)):
+                    own = (v[positions] if v.ndim == 2 else None for v in (p.start, p.lower, p.upper))
+                    yield Window(positions, self._datasets.block(positions), bucket.length, *own)
 
     def take(self, n: int) -> Block | None:  # noqa: ARG002 - a window is large enough
-        if self._taken == len(self._parts):
-            return None
-        positions, length = self._parts[self._taken]
-        self._taken += 1
-        p = self._parameters
-        own = (v[positions] if v.ndim == 2 else None for v in (p.start, p.lower, p.upper))
-        return Window(positions, self._datasets.block(positions), length, *own)
+        window = next(self._windows, None)
+        if window is not None:
+            self.positions[window.keys()[0]] = window.positions
+        return window
 
 
 def spread(
-    plan: Plan, datasets: Datasets, solver: Solver, executor: Executor, rows: int | None, retries: int, dtype: Any
+    plan: Plan,
+    datasets: Datasets,
+    solver: Solver,
+    work: Iterable[Positions],
+    executor: Executor,
+    rows: int | None,
+    retries: int,
+    dtype: Any,
 ) -> Iterator[Solutions | Outcome]:
     """The solutions of all rows of a plan, a window at a time; and for a window that was lost, an outcome for each row.
 
     Parameters
     ----------
+    work
+        The positions of those whose data are in memory together.
     rows
         Of a window, at most.
     """
-    yield from invalid_of(plan)
     problem, p = plan.problem, plan.problem.parameters
-    tasks = WindowTasks(plan, datasets, rows or _ROWS)
+    tasks = WindowTasks(plan, datasets, work, rows or _ROWS)
     setup = functools.partial(_ready, replace(problem, parameters=p.common()), solver, dtype, p.bounded)
     with executor.open(setup, retries=retries) as pool:
         for outcome in pool.imap_unordered(fit_window, tasks):
+            while tasks.invalid:
+                yield tasks.invalid.pop()
+            positions = tasks.positions.pop(outcome.key)
             if outcome.kind is OutcomeKind.DONE:
                 yield from outcome.value
             else:
-                for position in tasks.positions[outcome.key].tolist():
+                for position in positions.tolist():
                     yield replace(outcome, key=position)
+    yield from tasks.invalid
 
 
 class _State(NamedTuple):
@@ -142,7 +170,7 @@ def fit_window(state: _State, window: Window) -> list[Solutions]:
     problem = replace(state.problem, parameters=replace(state.problem.parameters, **own))
     from parfit.batched import Shape
 
-    here = np.arange(len(window.positions))
+    here = Windows([np.arange(len(window.positions))])
     shape = Shape(window.length, state.bounded)
     plan = planned(problem, state.solver, datasets_of(window.data), here, state.dtype, shape=shape)
     return [replace(found, positions=window.positions[found.positions]) for found in solutions_of(plan, 1)]

@@ -7,6 +7,7 @@ import platform
 import warnings
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
+from parfit.stores.parts import is_parts
 from parfit.stores.reading import Argument, Identity, damage_of, read_store
 from parfit.stores.sqlite import SqliteStore
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
-__all__ = ["open_store", "store_for"]
+__all__ = ["fingerprints_of", "identity_of", "open_store", "store_for", "structure_of"]
 
 #: Whose versions are noted.
 _PACKAGES = ("parfit", "numpy", "scipy", "pandas", "jax", "jaxlib", "pysd")
@@ -40,14 +42,19 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
     Parameters
     ----------
     path
-        The file that was given to `fit` as ``store``. Nothing in it is executed.
+        The file or folder that was given to `fit` as ``store``. Nothing in it is executed.
 
     Returns
     -------
     Fits
-        As `fit` returns it; datasets that are not done yet are ``not_run``. It has neither data nor objective: `refit`,
-        `debug` and `sensitivity` are for what `fit` itself returns, which takes no time where the store is full.
+        As `fit` returns it, a `PartedFits` for a folder of Parquet files; datasets that are not done yet are
+        ``not_run``. It has neither data nor objective: `refit`, `debug` and `sensitivity` are for what `fit` itself
+        returns, which takes no time where the store is full.
     """
+    if is_parts(path):
+        from parfit.fitting.parted import open_parts
+
+        return open_parts(Path(path))  # type: ignore[return-value]
     stored = read_store(path)
     if stored.damaged:
         warnings.warn(f"{path} is damaged: {damage_of(stored)}", ParfitWarning, stacklevel=2)
@@ -62,7 +69,7 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
         reconcile(columns)
     made = f"written by parfit {facts['versions'].get('parfit')}"
     seconds = float(np.nansum(columns.floats_of("seconds")))
-    return Fits(columns, labels, _structure(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
+    return Fits(columns, labels, structure_of(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
 
 
 def store_for(
@@ -74,22 +81,30 @@ def store_for(
 ) -> SqliteStore:
     """The store at a path, for one call of `fit`; not opened yet."""
     p = problem.parameters
-    if not p.names:
-        raise InvalidInputError("a store needs to know the parameters' names, and without data x0(dataset) has none")
     shape = (len(datasets), len(p.names))
-    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
-    fingerprints = datasets.fingerprints() ^ _of_labels(datasets.labels)
-    if per_row:
-        fingerprints = fingerprints ^ of_columns(per_row, shape[0])
     starts = np.full(shape, np.nan) if p.start_of is not None else np.broadcast_to(p.start, shape)
     return SqliteStore(
         path,
-        Identity(_call(problem, solver, given), _facts(datasets, problem)),
-        fingerprints,
+        identity_of(datasets, problem, solver, given),
+        fingerprints_of(datasets, p),
         starts,
         retry_failed=given["retry_failed"],
         overwrite=given["overwrite"],
     )
+
+
+def identity_of(datasets: Datasets, problem: Problem, solver: Solver, given: dict[str, Any]) -> Identity:
+    """Of what the table of a call is."""
+    if not problem.parameters.names:
+        raise InvalidInputError("a store needs to know the parameters' names, and without data x0(dataset) has none")
+    return Identity(_call(problem, solver, given), _facts(datasets, problem))
+
+
+def fingerprints_of(datasets: Datasets, p: Parameters) -> NDArray[np.uint64]:
+    """What each dataset is, its label, its own start and bounds included, shape (B, 2)."""
+    fingerprints = datasets.fingerprints() ^ _of_labels(datasets.labels)
+    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
+    return fingerprints ^ of_columns(per_row, len(datasets)) if per_row else fingerprints
 
 
 def _of_labels(labels: pd.Index[Any]) -> NDArray[np.uint64]:
@@ -163,7 +178,7 @@ def _facts(datasets: Datasets, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _structure(facts: dict[str, Any]) -> Structure:
+def structure_of(facts: dict[str, Any]) -> Structure:
     """The parameters' own structure; a dict of their names where it cannot be had."""
     names = facts["names"]
     try:

@@ -14,10 +14,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parfit.core.errors import StoreError
+from parfit.core.errors import StoreError, StoreMismatchError
 from parfit.stores.packing import Rows, unpacked
 
-__all__ = ["APPLICATION", "BUSY_S", "FORMAT", "Argument", "Identity", "Stored", "damage_of", "is_empty", "read_store"]
+__all__ = [
+    "APPLICATION",
+    "BUSY_S",
+    "FORMAT",
+    "Argument",
+    "Identity",
+    "Stored",
+    "damage_of",
+    "is_empty",
+    "read_store",
+    "refuse_other",
+]
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 APPLICATION = 0x70726674
@@ -48,6 +59,26 @@ class Identity(NamedTuple):
 
     call: dict[str, Argument]
     facts: dict[str, Any]
+
+
+def refuse_other(path: Path, theirs: Identity, mine: Identity) -> None:
+    """Raise `StoreMismatchError` where what a path holds is not of this call."""
+    if [*mine.facts["names"]] != [*theirs.facts["names"]]:
+        raise StoreMismatchError(
+            f"{path} holds fits of the parameters {theirs.facts['names']}, and these are "
+            f"{mine.facts['names']}; overwrite=True starts anew, another path keeps both"
+        )
+    wrong = []
+    for name in dict.fromkeys((*theirs.call, *mine.call)):
+        a, b = theirs.call.get(name), mine.call.get(name)
+        if a is None or b is None or a.fingerprint != b.fingerprint:
+            was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
+            wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
+    if wrong:
+        text = "; ".join(wrong)
+        raise StoreMismatchError(
+            f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
+        )
 
 
 class Stored(NamedTuple):

@@ -37,7 +37,17 @@ from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solutions, Status
 from parfit.stores.lock import Lock
 from parfit.stores.packing import Rows, packed
-from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, Identity, Stored, damage_of, is_empty, read_store
+from parfit.stores.reading import (
+    APPLICATION,
+    BUSY_S,
+    FORMAT,
+    Identity,
+    Stored,
+    damage_of,
+    is_empty,
+    read_store,
+    refuse_other,
+)
 
 __all__ = ["SqliteStore"]
 
@@ -203,7 +213,7 @@ class SqliteStore(Store):
 
     def _take_in(self, stored: Stored) -> None:
         """Check that the file is of the same, and read its rows."""
-        self._compare(stored.identity)
+        refuse_other(self._path, stored.identity, self._identity)
         self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
         fingerprints = np.zeros_like(self._fingerprints)
         there = np.zeros(len(fingerprints), dtype=bool)
@@ -227,25 +237,6 @@ class SqliteStore(Store):
             self._old = np.full(self._columns.params.shape, np.nan)
             self._old[changed] = self._columns.params[changed]
             self._columns.place(changed, Columns(len(changed), self._old.shape[1]))
-
-    def _compare(self, other: Identity) -> None:
-        mine, theirs = self._identity.call, other.call
-        if [*self._identity.facts["names"]] != [*other.facts["names"]]:
-            raise StoreMismatchError(
-                f"{self._path} holds fits of the parameters {other.facts['names']}, and these are "
-                f"{self._identity.facts['names']}; overwrite=True starts anew, another path keeps both"
-            )
-        wrong = []
-        for name in dict.fromkeys((*theirs, *mine)):
-            a, b = theirs.get(name), mine.get(name)
-            if a is None or b is None or a.fingerprint != b.fingerprint:
-                was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
-                wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
-        if wrong:
-            text = "; ".join(wrong)
-            raise StoreMismatchError(
-                f"{self._path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
-            )
 
     def _connected(self, anew: bool) -> sqlite3.Connection:
         """A connection that writes; to an empty file where there is nothing to keep."""

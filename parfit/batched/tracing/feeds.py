@@ -103,7 +103,8 @@ def read_one(dataset: Any, *, padded: bool = False) -> Feed:
 
 class _Frame(Feed):
     def __init__(self, datasets: Datasets) -> None:
-        frame: pd.DataFrame = datasets.owner
+        frame = datasets.form
+        assert frame is not None
         self._datasets = datasets
         self._columns = frame.columns
         numbers = [is_number(frame.iloc[:, k]) for k in range(frame.shape[1])]

@@ -1,0 +1,295 @@
+"""A store that is a folder of Parquet files: the same call again, another call, and what is wrong with the files."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+import parfit
+from parfit import (
+    FitInterrupted,
+    InvalidInputError,
+    InvalidTypeError,
+    StoreError,
+    StoreMismatchError,
+    parquet,
+)
+from parfit.fitting import parted
+from parfit.parquet import ParquetRows
+from parfit.stores.parts import Parts
+from tests.stores.in_parts import assert_same_table, fit, names, table, whole
+from tests.stores.test_resume import Counting, decays, residuals
+
+pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.usefixtures("small_parts")
+
+
+# ---- the same call again
+
+
+def test_the_same_call_again_fits_nothing(engine, folder):
+    fit(decays(33), folder, engine=engine)
+    first, count = table(folder), Counting()
+    written = [path.stat().st_mtime_ns for path in sorted(folder.glob("part*"))]
+    again = fit(decays(33), folder, engine=engine, progress=count)
+    assert not count.fitted
+    assert again.engine == engine
+    assert [path.stat().st_mtime_ns for path in sorted(folder.glob("part*"))] == written
+    assert_frame_equal(table(folder), first)
+
+
+class Interrupting:
+    """A Ctrl-C after so many datasets."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, done, total):
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_call_goes_on_where_it_was(folder):
+    with pytest.raises(FitInterrupted, match="interrupted with 20 of 33 datasets in parts that are finished") as caught:
+        fit(decays(33), folder, progress=Interrupting(24))
+    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
+    assert len(table(folder)) == 20
+    assert parfit.open_store(folder).counts.to_dict() == {"converged": 20, "not_run": 13}
+    count = Counting()
+    assert fit(decays(33), folder, progress=count).counts.to_dict() == {"converged": 33}
+    assert count.fitted == 33 - 24  # of the part under way, too
+    assert count.done[-1] == 33
+    assert_same_table(table(folder), whole(decays(33)))
+    assert names(folder) == ["_parfit.json", *(f"part-0000{i}.parquet" for i in range(4))]
+
+
+def test_rows_under_way_of_other_data_give_way(folder):
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, progress=Interrupting(24))
+    data = decays(33)
+    data.iloc[20:30] *= 1.01
+    fit(data, folder)
+    assert_same_table(table(folder), whole(data))
+
+
+def test_a_batch_that_was_interrupted_goes_on_with_the_next_part(folder):
+    pytest.importorskip("jax")
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, engine="batch", progress=Interrupting(20))
+    before = len(parfit.open_store(folder).files)
+    assert before in (1, 2)
+    count = Counting()
+    fit(decays(33), folder, engine="batch", progress=count)
+    assert count.done[-1] == 33
+    assert len(count.done) <= 4 - before + 1
+    assert_same_table(table(folder), whole(decays(33), engine="batch"))
+
+
+def test_only_parts_with_other_data_are_fitted_again(engine, folder):
+    fit(decays(33), folder, engine=engine)
+    data = decays(33)
+    data.loc["r14"] *= 1.01
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("part*")}
+    fit(data, folder, engine=engine)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("part*")}
+    assert [name for name in sorted(before) if before[name] != after[name]] == ["part-00001.parquet"]
+    assert_same_table(table(folder), whole(data, engine=engine))
+
+
+def test_data_may_grow(engine, folder):
+    fit(decays(14), folder, engine=engine)
+    count = Counting()
+    fit(decays(33), folder, engine=engine, progress=count)
+    assert count.done[-1] == 33
+    if engine == "rows":
+        assert count.fitted == 33 - 14
+    assert_same_table(table(folder), whole(decays(33), engine=engine))
+
+
+def test_failed_datasets_are_fitted_again_only_where_that_is_asked(folder, tmp_path):
+    mended = tmp_path / "mended"
+
+    def objective(p, row):
+        if row.name in ("r2", "r14") and not os.path.exists(mended):
+            raise ValueError(f"no data for {row.name}")
+        return residuals(p, row)
+
+    found = fit(decays(33), folder, objective)
+    assert found.counts.to_dict() == {"converged": 31, "error": 2}
+    assert found.errors["position"].tolist() == [2, 14]
+    assert found.errors["label"].tolist() == ["'r2'", "'r14'"]
+    assert "ValueError: no data for r14" in found.errors["traceback"].iloc[1]
+    mended.touch()
+    assert fit(decays(33), folder, objective).counts.to_dict() == {"converged": 31, "error": 2}
+    count = Counting()
+    found = fit(decays(33), folder, objective, retry_failed=True, progress=count)
+    assert (found.counts.to_dict(), count.fitted, len(found.errors)) == ({"converged": 33}, 2, 0)
+    assert_same_table(table(folder), whole(decays(33), objective))
+
+
+def test_all_that_failed_may_be_fitted_again(folder):
+    fit(decays(13), folder, options={"max_nfev": 1})
+    count = Counting()
+    fit(decays(13), folder, options={"max_nfev": 1}, retry_failed=True, progress=count)
+    assert count.fitted == 13
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"objective": lambda p, row: 2 * residuals(p, row)}, "objective was residuals and is .*<lambda>"),
+        ({"x0": {"height": 1.0, "k": 1.0}}, r"parameters \['height', 'rate'\], and these are \['height', 'k'\]"),
+        ({"seed": 7, "method": "trf"}, "method was None and is 'trf'; seed was 0 and is 7"),
+    ],
+)
+def test_another_call_is_refused_by_what_differs(folder, change, text):
+    fit(decays(13), folder)
+    first = table(folder)
+    with pytest.raises(StoreMismatchError, match=text):
+        fit(decays(13), folder, **change)
+    assert_frame_equal(table(folder), first)
+
+
+def test_other_data_fewer_data_and_the_other_engine_are_refused(folder):
+    pytest.importorskip("jax")
+    fit(decays(33), folder)
+    first = table(folder)
+    for text, call in (
+        ("other data: none of its 4 parts", {"data": decays(33) * 2}),
+        ("fits of 33 datasets, and data has 12", {"data": decays(12)}),
+        ("engine 'rows', and this call would go on with 'batch'", {"data": decays(40), "engine": "batch"}),
+    ):
+        data = call.pop("data")
+        with pytest.raises(StoreMismatchError, match=text):
+            fit(data, folder, **call)
+        assert_frame_equal(table(folder), first)
+    assert fit(decays(12) * 2, folder, overwrite=True, method="trf").counts.to_dict() == {"converged": 12}
+    assert_same_table(table(folder), whole(decays(12) * 2, method="trf"))
+
+
+# ---- the files
+
+
+def test_few_parts_are_in_memory_at_a_time(engine, folder, monkeypatch):
+    most = []
+    original = parted._Filling._begin
+
+    def begin(filling, *args):
+        made = original(filling, *args)
+        most.append(len(filling._begun))
+        return made
+
+    monkeypatch.setattr(parted._Filling, "_begin", begin)
+    more = {"executor": "processes", "workers": 2} if engine == "rows" else {}
+    fit(decays(200), folder, engine=engine, **more)
+    assert len(most) == 20
+    assert max(most) <= 3
+
+
+def test_a_part_that_is_damaged_is_fitted_again(folder):
+    fit(decays(33), folder)
+    path = folder / "part-00002.parquet"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.warns(parfit.ParfitWarning, match=r"part-00002.parquet is damaged.*fitted again"):
+        fit(decays(33), folder)
+    assert_same_table(table(folder), whole(decays(33)))
+
+
+def test_what_is_something_else_is_left_as_it_is(tmp_path):
+    file, other = tmp_path / "file.parquet", tmp_path / "other.parquet"
+    fit(decays(3), None).to_parquet(file)
+    other.mkdir()
+    fit(decays(3), None).to_parquet(other / "part-00000.parquet")
+    for overwrite in (False, True):
+        for path, text in ((file, "is a file, and no folder of parfit's"), (other, "is a folder of something else")):
+            with pytest.raises(StoreError, match=text):
+                fit(decays(13), path, overwrite=overwrite)
+    assert len(table(other)) == len(table(file)) == 3
+    with pytest.raises(StoreError, match="there is no store"):
+        parfit.open_store(other)
+
+
+def test_a_manifest_that_is_damaged(folder):
+    fit(decays(13), folder)
+    (folder / "_parfit.json").write_text("{")
+    for call in (parfit.open_store, lambda path: fit(decays(13), path)):
+        with pytest.raises(StoreError, match=r"_parfit.json is damaged: .* \(overwrite=True starts anew\)"):
+            call(folder)
+    assert fit(decays(13), folder, overwrite=True).counts.to_dict() == {"converged": 13}
+
+
+def test_a_folder_of_a_later_format(folder):
+    fit(decays(13), folder)
+    said = json.loads((folder / "_parfit.json").read_text())
+    (folder / "_parfit.json").write_text(json.dumps({**said, "format": 9}))
+    with pytest.raises(StoreError, match="has format 9, and this version of parfit reads format 1"):
+        parfit.open_store(folder)
+
+
+def test_a_second_writer_is_refused(folder):
+    def objective(p, row):
+        if row.name == "r12":
+            with pytest.raises(StoreError, match="is being written by another call in this process"):
+                fit(decays(33), folder)
+        return residuals(p, row)
+
+    assert fit(decays(33), folder, objective).counts.to_dict() == {"converged": 33}
+
+
+def test_where_a_part_cannot_be_written_the_others_stay(folder, monkeypatch):
+    original = Parts.write
+
+    def write(parts, number, frame, footer):
+        if number == 2:
+            monkeypatch.setattr(os, "fsync", full)
+        original(parts, number, frame, footer)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Parts, "write", write)
+    with pytest.raises(StoreError, match="cannot be written: No space left on device") as caught:
+        fit(decays(33), folder)
+    monkeypatch.undo()
+    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
+    assert len(table(folder)) == 20
+
+
+def test_labels_that_cannot_be_written_are_refused_before_anything_is_fitted(folder):
+    data = decays(13).set_axis(pd.Index([*range(6), *"abcdefg"], dtype=object))
+    with pytest.raises(InvalidTypeError, match="labels are int and str, which one column of a Parquet file cannot"):
+        fit(data, folder, lambda p, row: pytest.fail("fitted"))
+
+
+def test_labels_of_a_file_are_not_read_as_a_whole(folder, tmp_path, engine, monkeypatch):
+    data = decays(33).rename(columns=str)
+    data.to_parquet(tmp_path / "data.parquet")
+    monkeypatch.setattr(ParquetRows, "labels", property(lambda _: pytest.fail("read")))
+    fit(tmp_path / "data.parquet", folder, engine=engine, on_error="raise")
+    assert table(folder).index.tolist() == data.index.tolist()
+
+
+def test_parts_of_many_windows(folder, tmp_path, engine, monkeypatch):
+    monkeypatch.setattr(parquet, "WINDOW_ROWS", 3)
+    data = decays(33).rename(columns=str)
+    data.to_parquet(tmp_path / "data.parquet")
+    fit(tmp_path / "data.parquet", folder, engine=engine)
+    assert_same_table(table(folder), whole(data, engine=engine))
+    count = Counting()
+    fit(data, folder, engine=engine, progress=count)
+    assert not count.fitted
+
+
+@pytest.mark.parametrize("name", ["warm_start", "history"])
+def test_what_needs_rows_one_by_one_is_for_sqlite(folder, name):
+    with pytest.raises(InvalidInputError, match=f"{name}=True is for a store in a SQLite file"):
+        fit(decays(13), folder, **{name: True})
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written"):
+        fit(decays(13), tmp_path / "nowhere" / "fits.parquet")
