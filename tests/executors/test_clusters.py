@@ -199,6 +199,21 @@ def test_ragged_groups_over_a_cluster() -> None:
     assert_same(at_home, parfit.fit(groups, misfit, START, engine="batch", executor="dask", workers=2, chunk_size=13))
 
 
+@pytest.mark.parametrize("engine", ["batch", "rows"])
+def test_files_of_parquet_over_a_cluster(tmp_path: Path, engine: str) -> None:
+    pytest.importorskip("jax")
+    pytest.importorskip("pyarrow")
+    data = frame(100).rename(columns=str)
+    data.to_parquet(tmp_path / "data.parquet")
+    at_home = parfit.fit(data, residuals, START, engine=engine).to_frame()
+    there = {"engine": engine, "executor": "dask", "workers": 2, "chunk_size": 30}
+    away = parfit.fit(tmp_path / "data.parquet", residuals, START, store=tmp_path / "fits.parquet", **there)
+    assert dict(away.counts) == {"converged": 100}
+    timing = ["seconds", "attempts"]
+    found = pd.read_parquet(tmp_path / "fits.parquet")
+    pd.testing.assert_frame_equal(found.drop(columns=timing), at_home.drop(columns=timing), check_exact=True)
+
+
 # ---- Ray
 
 
