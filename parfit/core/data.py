@@ -37,10 +37,13 @@ class Datasets(ABC):
         The label of each, in order; may hold duplicates.
     owner
         The user's own object.
+    shows_labels
+        Whether a dataset shows its label to the objective.
     """
 
     labels: pd.Index[Any]
     owner: Any
+    shows_labels = True
     #: What else the data could have meant, for the one whose objective fails on every dataset.
     hint: str = ""
 
@@ -142,6 +145,8 @@ class _FrameRows(Datasets):
 
 
 class _Items(Datasets):
+    shows_labels = False
+
     def __init__(self, items: list[Any], labels: pd.Index[Any], owner: Any) -> None:
         self._items = items
         self.labels = labels
@@ -164,6 +169,8 @@ def _fingerprints_of(column: pd.Series[Any]) -> NDArray[Any]:
 
 class _Groups(_Items):
     """The groups of a GroupBy, or the bins of a Resampler, in its own order."""
+
+    shows_labels = True
 
     def __init__(self, groups: Any) -> None:
         pairs = list(groups)
@@ -224,6 +231,8 @@ def _part(chosen: Any, leaf: NDArray[Any]) -> NDArray[Any]:
 
 
 class _Tree(Datasets):
+    shows_labels = False
+
     def __init__(self, tree: Any, length: int, owner: Any) -> None:
         self._tree = tree
         self.owner = owner

@@ -98,6 +98,11 @@ class Parameters:
             np.isfinite(self.lower[..., free]).any() or np.isfinite(self.upper[..., free]).any()
         )
 
+    @property
+    def starts_alone(self) -> bool:
+        """Whether datasets have starts of their own."""
+        return self.start_of is not None or self.start.ndim == 2
+
     def common(self) -> Parameters:
         """The same without the arrays that belong to single datasets; this is what travels to workers."""
         blank = np.full(len(self.names), np.nan)

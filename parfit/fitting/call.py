@@ -172,7 +172,7 @@ class Call:
         if not len(positions):
             return
         problem, solver = with_derivatives(self.problem, self.solver, self.datasets, positions)
-        problem = dataclasses.replace(problem, parameters=problem.parameters.common())
+        problem = dataclasses.replace(problem, parameters=problem.parameters.common(), noted=store.noted)
         tasks = FitTasks(self.datasets, self.problem.parameters, positions, self.chunk_size)
         setup = functools.partial(ready, problem, solver)
         total = already + len(positions)

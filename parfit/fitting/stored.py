@@ -24,8 +24,9 @@ from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
+from parfit.stores.matching import merged
 from parfit.stores.reading import Argument, Identity, damage_of, read_store
-from parfit.stores.sqlite import SqliteStore
+from parfit.stores.sqlite import SqliteStore, Wanted
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
 __all__ = ["open_store", "store_for"]
@@ -54,9 +55,9 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
     facts = stored.identity.facts
     labels = index_from_json(facts["labels"])
     columns = Columns(len(labels), len(facts["names"]))
-    for rows in stored.rows:
-        inside = np.flatnonzero(rows.positions < len(labels))
-        columns.place(rows.positions[inside], rows.columns.taken(inside))
+    held = merged(stored.rows, len(facts["names"]))
+    inside = np.flatnonzero(held.positions < len(labels))
+    columns.place(held.positions[inside], held.columns.taken(inside))
     engine = facts.get("engine") or "rows"
     if engine == "rows":
         reconcile(columns)
@@ -76,28 +77,38 @@ def store_for(
     p = problem.parameters
     if not p.names:
         raise InvalidInputError("a store needs to know the parameters' names, and without data x0(dataset) has none")
-    shape = (len(datasets), len(p.names))
-    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
-    fingerprints = datasets.fingerprints() ^ _of_labels(datasets.labels)
-    if per_row:
-        fingerprints = fingerprints ^ of_columns(per_row, shape[0])
-    starts = np.full(shape, np.nan) if p.start_of is not None else np.broadcast_to(p.start, shape)
     return SqliteStore(
         path,
         Identity(_call(problem, solver, given), _facts(datasets, problem)),
-        fingerprints,
-        starts,
+        _wanted(datasets, problem),
         retry_failed=given["retry_failed"],
         overwrite=given["overwrite"],
     )
 
 
-def _of_labels(labels: pd.Index[Any]) -> NDArray[np.uint64]:
-    """A fingerprint of each label, shape (B, 2)."""
+def _wanted(datasets: Datasets, problem: Problem) -> Wanted:
+    """What the datasets are. A label counts where the objective can see it."""
+    p = problem.parameters
+    shape = (len(datasets), len(p.names))
+    labels = _numbers_of(datasets.labels)
+    fingerprints = datasets.fingerprints()
+    if datasets.shows_labels:
+        fingerprints = fingerprints ^ of_columns([labels], shape[0])
+    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
+    if per_row:
+        fingerprints = fingerprints ^ of_columns(per_row, shape[0])
+    start = np.full(shape[1], np.nan) if p.start_of is not None else p.start
+    if (common := problem.common_frame) is not None:
+        start = common[0]
+    return Wanted(fingerprints, labels, np.broadcast_to(start, shape))
+
+
+def _numbers_of(labels: pd.Index[Any]) -> NDArray[np.uint64]:
+    """A number for each label, shape (B,)."""
     if isinstance(labels, pd.RangeIndex):
-        return of_columns([labels.to_numpy()], len(labels))
-    made = pd.util.hash_array(np.array([repr(label) for label in labels], dtype=object), categorize=False)
-    return of_columns([made], len(labels))
+        return labels.to_numpy().astype(np.int64).view(np.uint64)
+    made: NDArray[np.uint64] = pd.util.hash_array(np.array([repr(v) for v in labels], dtype=object), categorize=False)
+    return made
 
 
 def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, Argument]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parfit.core.errors import StoreError
+from parfit.core.fingerprint import digest
 from parfit.stores.packing import Rows, unpacked
 
 __all__ = ["APPLICATION", "BUSY_S", "FORMAT", "Argument", "Identity", "Stored", "damage_of", "is_empty", "read_store"]
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 APPLICATION = 0x70726674
-FORMAT = 1
+FORMAT = 2
 #: How long one waits for another's transaction, s.
 BUSY_S = 30.0
 #: What reading a damaged file may raise.
@@ -48,6 +49,10 @@ class Identity(NamedTuple):
 
     call: dict[str, Argument]
     facts: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """Of the call and its parameters' names; each block of rows says it."""
+        return digest([[*self.facts["names"]], {name: self.call[name].fingerprint for name in sorted(self.call)}]).hex()
 
 
 class Stored(NamedTuple):
@@ -116,11 +121,15 @@ def _read(file: sqlite3.Connection, path: Path) -> Stored:
         raise StoreError(f"{path} is a SQLite file, and no store of parfit's")
     version = file.execute("pragma user_version").fetchone()[0]
     if version != FORMAT:
-        raise StoreError(f"{path} has format {version}, and this version of parfit reads format {FORMAT}")
+        raise StoreError(
+            f"{path} has format {version}, and this version of parfit reads format {FORMAT}: "
+            "read it with the version that wrote it, or begin anew with overwrite=True"
+        )
     facts = {name: json.loads(text) for name, text in _texts(file, "facts")}
     call = {name: Argument(*json.loads(text)) for name, text in _texts(file, "call")}
-    rows, damaged = _blocks(file, facts["first_block"])
-    return Stored(Identity(call, facts), rows, damaged)
+    identity = Identity(call, facts)
+    rows, damaged = _blocks(file, facts["first_block"], identity.fingerprint())
+    return Stored(identity, rows, damaged)
 
 
 def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
@@ -130,7 +139,7 @@ def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
+def _blocks(file: sqlite3.Connection, first: int, call: str) -> tuple[list[Rows], int]:
     """What can be read of the rows, and how many blocks, of those from the first on, cannot."""
     found, damaged = [], 0
     last = file.execute("select seq from sqlite_sequence where name = 'blocks'").fetchone()
@@ -140,10 +149,10 @@ def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
     for key in range(first, most + 1):
         try:
             block = file.execute("select body, crc from blocks where id = ?", (key,)).fetchone()
-            if block is None or zlib.crc32(block[0]) != block[1]:
+            if block is None or zlib.crc32(block[0]) != block[1] or (held := unpacked(block[0])).call != call:
                 damaged += 1
             else:
-                found.append(unpacked(block[0]))
+                found.append(held.rows)
         except _DAMAGE:
             damaged += 1
     if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":

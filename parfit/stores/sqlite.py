@@ -1,15 +1,16 @@
 """In a SQLite file: rows are durable within a second, readable while others come, and there after a crash.
 
     put, put_many ─▶ columns in memory, and the positions that the file lacks
-                        │ a thread, 50 times a second: packed, with a checksum, in a transaction of its own
+                        │ a thread, as soon as it is idle: packed, with a checksum, in a transaction of its own
                         ▼
     file:  facts    what the table is: names, labels, versions          ┐ text, with checksums
            call     a fingerprint of each argument that matters         ┘
-           blocks   rows, those that came together; of a row that is in two, the later counts. Many short blocks are
-                    made one on closing
+           blocks   rows, those that came together, by position; of a position that is in two, the later counts. Many
+                    short blocks are made one on closing
 
-One process writes (`parfit.stores.lock`), any number read. Nothing in the file is a pickle: to open one that somebody
-else made runs no code.
+The table is what stands at the positions of the datasets of the last call; behind them are rows of other datasets,
+kept for a call that has them again (`parfit.stores.matching`). One process writes (`parfit.stores.lock`), any number
+read. Nothing in the file is a pickle: to open one that somebody else made runs no code.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,24 +35,48 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.core.protocols import Store
-from parfit.core.solution import Outcome, Solutions, Status
+from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.stores.lock import Lock
-from parfit.stores.packing import Rows, packed
+from parfit.stores.matching import matched, merged
+from parfit.stores.packing import Block, Rows, packed
 from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, Identity, Stored, damage_of, is_empty, read_store
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "Wanted"]
 
-#: How long a row waits until it is written, s.
-_INTERVAL_S = 0.02
-#: And how long until it outlives a power failure: until then it outlives this process alone.
-_SYNCHRONISED_S = 0.8
+#: After a transaction the thread waits so many times as long as it took, and no longer than this, s: what comes one by
+#: one is written at once, what comes fast is written together (benchmarks/store.py).
+_REST, _LONGEST_REST_S = 20, 0.02
+#: What comes in one burst is waited for, s.
+_BURST_S = 0.001
+#: How long until a row outlives a power failure, s, or so many bytes: until then it outlives this process alone.
+_SYNCHRONISED_S, _SYNCHRONISED_BYTES = 0.8, 4 << 20
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
+#: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
+_PAGE = 16384
 _TABLES = (
     "create table facts (name text primary key, value text not null, crc integer not null)",
     "create table call (name text primary key, value text not null, crc integer not null)",
     "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
 )
+
+
+class Wanted(NamedTuple):
+    """The datasets of a call.
+
+    Attributes
+    ----------
+    fingerprints : ndarray of uint64, shape (B, 2)
+        Of all that is each one's own: data, start, bounds.
+    labels : ndarray of uint64, shape (B,)
+        A number for each label, the same for equal ones.
+    starts : ndarray, shape (B, n)
+        Where each starts; NaN where only the worker knows.
+    """
+
+    fingerprints: NDArray[np.uint64]
+    labels: NDArray[np.uint64]
+    starts: NDArray[np.float64]
 
 
 class SqliteStore(Store):
@@ -63,10 +88,8 @@ class SqliteStore(Store):
         The file; made where there is none. Its folder must exist.
     identity
         Of what the table is.
-    fingerprints : ndarray of uint64, shape (B, 2)
-        Of the data of each row.
-    starts : ndarray, shape (B, n)
-        Where each row starts; NaN where that is not known.
+    wanted
+        Of which datasets.
     retry_failed
         Whether rows that did not converge are to be fitted again.
     overwrite
@@ -81,31 +104,40 @@ class SqliteStore(Store):
         On entering, where the file holds a table of something else.
     """
 
+    noted: ClassVar[bool] = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         identity: Identity,
-        fingerprints: NDArray[np.uint64],
-        starts: NDArray[np.float64],
+        wanted: Wanted,
         *,
         retry_failed: bool = False,
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path).resolve()  # one lock, by whatever name the file is called
         self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
-        self._fingerprints = fingerprints
-        self._starts = starts
+        self._call = identity.fingerprint()
         self._retry_failed = retry_failed
         self._overwrite = overwrite
-        self._columns = Columns(len(starts), len(identity.facts["names"]))
+        count, n = len(wanted.fingerprints), len(identity.facts["names"])
+        self._columns = Columns(count, n)
+        #: All rows of the table, done or not.
+        self._rows = Rows.blank(np.arange(count), n)._replace(
+            labels=wanted.labels,
+            fingerprints=wanted.fingerprints,
+            starts=np.array(wanted.starts),
+            columns=self._columns,
+        )
+        #: What the file has for other calls, behind the table.
+        self._others = Rows.blank(np.empty(0, np.intp), n)
         self._waiting: list[NDArray[np.intp]] = []
         self._waits = 0
         self._lock = threading.Lock()
+        self._wakes = threading.Event()
         self._ends = threading.Event()
         self._error: Exception | None = None
         self._told = False
-        #: Whether the file has rows that are not in the columns.
-        self._holds_more = False
         self._old: NDArray[np.float64] | None = None
 
     # ---- the protocol
@@ -114,16 +146,20 @@ class SqliteStore(Store):
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(self._path))
             stored = None if is_empty(self._path) or self._gives_way() else read_store(self._path)
-            if stored is not None:
-                self._take_in(stored)
-                if stored.damaged:
-                    self._put_aside(stored)
+            moves = self._take_in(stored) if stored is not None else []
             anew = stored is None or stored.damaged > 0
+            if stored is not None and anew:
+                self._put_aside(stored)
             self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
-            if anew:
-                self._begin(stored)
-            elif stored is not None:
-                self._note_changes(stored.identity.facts)
+            try:
+                self._file.execute("begin")
+                if anew or stored is None:
+                    self._begin()
+                else:
+                    self._go_on(stored.identity.facts, moves)
+                self._file.execute("commit")
+            except sqlite3.Error as exc:
+                raise StoreError(f"{self._path} cannot be written: {exc}") from exc
             self._thread = threading.Thread(target=self._write_on, name="parfit store", daemon=True)
             self._thread.start()
             self._opened = opened.pop_all()
@@ -131,6 +167,7 @@ class SqliteStore(Store):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._ends.set()
+        self._wakes.set()
         self._thread.join()
         with self._opened:
             with contextlib.suppress(sqlite3.Error):  # all is there without
@@ -142,14 +179,22 @@ class SqliteStore(Store):
             raise StoreError(f"{self._waits:,} rows could not be written to {self._path}: {self._error}")
 
     def put(self, position: int, outcome: Outcome) -> None:
+        found = outcome.value
         with self._lock:
             self._columns.put(position, outcome)
+            # What raised may have drawn before.
+            self._rows.seeded[position] = -1 if isinstance(found, Solution) and not found.drew else position
+            if isinstance(found, Solution) and found.start is not None:
+                self._rows.starts[position] = found.start
             self._wait(np.array([position]))
         self._tell()
 
     def put_many(self, solutions: Solutions) -> None:
         with self._lock:
             self._columns.put_many(solutions)
+            self._rows.seeded[solutions.positions] = -1  # what draws is not compiled
+            if solutions.start is not None:
+                self._rows.starts[solutions.positions] = solutions.start
             self._wait(solutions.positions)
         self._tell()
 
@@ -201,32 +246,38 @@ class SqliteStore(Store):
             stacklevel=2,
         )
 
-    def _take_in(self, stored: Stored) -> None:
-        """Check that the file is of the same, and read its rows."""
+    def _take_in(self, stored: Stored) -> list[Rows]:
+        """Check that the file is of the same, and read its rows; what has to move in it, where it will stand."""
         self._compare(stored.identity)
         self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
-        fingerprints = np.zeros_like(self._fingerprints)
-        there = np.zeros(len(fingerprints), dtype=bool)
-        for rows in stored.rows:
-            inside = rows.positions < len(there)
-            positions, columns = rows.positions, rows.columns
-            if not inside.all():
-                self._holds_more = True
-                positions, columns = positions[inside], columns.taken(np.flatnonzero(inside))
-            self._columns.place(positions, columns)
-            fingerprints[positions], there[positions] = rows.fingerprints[inside], True
-        same = (fingerprints == self._fingerprints).all(axis=1)
-        if there.any() and not same[there].any():
+        count, n = self._columns.params.shape
+        held = merged(stored.rows, n)
+        matches = matched(held, self._rows.fingerprints, self._rows.labels)
+        if count and len(held.positions) and not matches.known:
             raise StoreMismatchError(
-                f"{self._path} holds fits of other data: none of its {int(there.sum()):,} rows is in these; "
+                f"{self._path} holds fits of other data: none of its {len(held.positions):,} rows is in these; "
                 "overwrite=True starts anew, another path keeps both"
             )
-        changed = np.flatnonzero(there & ~same)
-        self._holds_more |= len(changed) > 0
+        here = np.flatnonzero(matches.rows >= 0)
+        of_these = matches.rows[here]
+        self._columns.place(here, held.columns.taken(of_these))
+        for mine, theirs in ((self._rows.seeded, held.seeded), (self._rows.starts, held.starts)):
+            mine[here] = theirs[of_these]
+        changed = np.flatnonzero(matches.old >= 0)
         if len(changed):
-            self._old = np.full(self._columns.params.shape, np.nan)
-            self._old[changed] = self._columns.params[changed]
-            self._columns.place(changed, Columns(len(changed), self._old.shape[1]))
+            self._old = np.full((count, n), np.nan)
+            self._old[changed] = held.columns.params[matches.old[changed]]
+            self._rows.starts[changed] = np.nan  # the worker knows
+        others = np.setdiff1d(np.arange(len(held.positions)), of_these)
+        stands = held.positions[others]
+        in_the_way = np.flatnonzero(stands < count)
+        free = max(count, int(held.positions.max(initial=-1)) + 1)
+        stands[in_the_way] = free + np.arange(len(in_the_way))
+        self._others = held.taken(others)._replace(positions=stands)
+        moved = here[held.positions[of_these] != here]
+        emptied = np.setdiff1d(held.positions, np.concatenate([here, stands]))
+        moves = [self._rows.taken(moved), self._others.taken(in_the_way), Rows.blank(emptied, n)]
+        return [rows for rows in moves if len(rows.positions)]
 
     def _compare(self, other: Identity) -> None:
         mine, theirs = self._identity.call, other.call
@@ -254,88 +305,107 @@ class SqliteStore(Store):
                 for ending in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
             file = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            file.execute("pragma page_size = 65536")  # blocks are long
+            file.execute(f"pragma page_size = {_PAGE}")
             file.execute("pragma journal_mode = wal")
             file.execute("pragma synchronous = normal")
+            file.execute("pragma wal_autocheckpoint = 0")  # the thread does
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(f"{self._path} cannot be written: {exc}") from exc
         return file
 
-    def _begin(self, stored: Stored | None) -> None:
+    def _begin(self) -> None:
         """The tables, and what is sound of a damaged file."""
         file = self._file
-        try:
-            file.execute("begin")
-            for statement in _TABLES:
-                file.execute(statement)
-            file.execute(f"pragma application_id = {APPLICATION}")
-            file.execute(f"pragma user_version = {FORMAT}")
-            for name, argument in self._identity.call.items():
-                _say(file, "call", name, list(argument))
-            for name, value in self._identity.facts.items():
-                _say(file, "facts", name, value)
-            for rows in stored.rows if stored is not None else ():
-                _insert(file, packed(rows))
-            file.execute("commit")
-        except sqlite3.Error as exc:
-            raise StoreError(f"{self._path} cannot be written: {exc}") from exc
+        for statement in _TABLES:
+            file.execute(statement)
+        file.execute(f"pragma application_id = {APPLICATION}")
+        file.execute(f"pragma user_version = {FORMAT}")
+        for name, argument in self._identity.call.items():
+            _say(file, "call", name, list(argument))
+        for name, value in self._identity.facts.items():
+            _say(file, "facts", name, value)
+        for rows in self._all():
+            self._insert(rows)
 
-    def _note_changes(self, facts: dict[str, Any]) -> None:
-        """What may differ from call to call: labels, versions."""
+    def _go_on(self, facts: dict[str, Any], moves: list[Rows]) -> None:
+        """What differs from call to call: labels, versions, and where rows stand."""
         for name, value in self._identity.facts.items():
             if name != "first_block" and facts.get(name) != json.loads(json.dumps(value)):
                 _say(self._file, "facts", name, value)
+        for rows in moves:
+            self._insert(rows)
 
     # ---- the thread
 
     def _wait(self, positions: NDArray[np.intp]) -> None:
         self._waiting.append(positions)
         self._waits += len(positions)
+        if not self._wakes.is_set():
+            self._wakes.set()
 
     def _write_on(self) -> None:
-        synchronised = time.monotonic()
-        while not self._ends.wait(_INTERVAL_S):
-            self._flush()
-            if time.monotonic() > synchronised + _SYNCHRONISED_S:
+        begin, written = time.monotonic(), 0
+        while not self._ends.is_set():
+            self._wakes.wait(_SYNCHRONISED_S if written or self._waits else None)
+            self._wakes.clear()
+            time.sleep(_BURST_S)
+            woken = time.monotonic()
+            if not written:
+                begin = woken
+            written += self._flush()
+            if written and (woken > begin + _SYNCHRONISED_S or written > _SYNCHRONISED_BYTES):
                 with contextlib.suppress(sqlite3.Error):  # what cannot be written waits, and tells
                     self._file.execute("pragma wal_checkpoint(passive)")
-                synchronised = time.monotonic()
+                written = 0
+            self._ends.wait(min(_LONGEST_REST_S, _REST * (time.monotonic() - woken)))
         self._flush()
 
-    def _flush(self) -> None:
-        """Write what waits; where that fails, it waits on."""
+    def _flush(self) -> int:
+        """Write what waits; how many bytes. Where that fails, it waits on."""
         with self._lock:
             if not self._waiting:
-                return
+                return 0
             positions = np.unique(np.concatenate(self._waiting))
             self._waiting, self._waits = [], 0
-            body = self._packed(positions)
+            rows = self._rows.taken(positions)
         try:
-            _insert(self._file, body)
+            size = self._insert(rows)
             self._error = None
         except sqlite3.Error as exc:
             with self._lock:
                 self._error = exc
                 self._waiting.append(positions)
                 self._waits += len(positions)
+            return 0
+        return size
+
+    def _insert(self, rows: Rows) -> int:
+        body = packed(Block(self._call, self.engine, rows))
+        self._file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
+        return len(body)
 
     def _gather(self) -> None:
         """Make many short blocks a few long ones."""
         file = self._file
         count, last = file.execute("select count(*), max(id) from blocks").fetchone()
-        if count <= _BLOCKS or self._waits or self._holds_more:
+        if count <= _BLOCKS or self._waits:
             return
-        done = np.flatnonzero(~self._columns.has(Status.NOT_RUN))
         file.execute("begin")
-        for at in range(0, len(done), _LONGEST):
-            _insert(file, self._packed(done[at : at + _LONGEST]))
+        for rows in self._all():
+            self._insert(rows)
         file.execute("delete from blocks where id <= ?", (last,))
         _say(file, "facts", "first_block", last + 1)
         file.execute("commit")
 
-    def _packed(self, positions: NDArray[np.intp]) -> bytes:
-        columns = self._columns.taken(positions)
-        return packed(Rows(positions, self._fingerprints[positions], self._starts[positions], columns))
+    def _all(self) -> Iterator[Rows]:
+        """All that is known, in long blocks."""
+        for rows, known in (
+            (self._rows, ~self._columns.has(Status.NOT_RUN)),
+            (self._others, self._others.positions >= 0),
+        ):
+            there = np.flatnonzero(known)
+            for at in range(0, len(there), _LONGEST):
+                yield rows.taken(there[at : at + _LONGEST])
 
     def _tell(self) -> None:
         """Warn, once, of what cannot be written; fitting goes on."""
@@ -352,7 +422,3 @@ def _say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:
     text = json.dumps(value)
     crc = zlib.crc32(f"{name}={text}".encode())
     file.execute(f"insert or replace into {table} (name, value, crc) values (?, ?, ?)", (name, text, crc))
-
-
-def _insert(file: sqlite3.Connection, body: bytes) -> None:
-    file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))

@@ -9,7 +9,7 @@ from parfit.core.columns import Columns
 from parfit.core.solution import Outcome, OutcomeKind, Solution, Solutions, Status, TaskError, WarningText
 from parfit.stores import MemoryStore
 from parfit.stores.reading import Argument, Identity
-from parfit.stores.sqlite import SqliteStore
+from parfit.stores.sqlite import SqliteStore, Wanted
 
 ROWS, NAMES = 8, ("a", "b")
 
@@ -21,7 +21,8 @@ def in_memory(_):
 def in_a_file(folder):
     identity = Identity({"objective": Argument("00", "f")}, {"names": list(NAMES)})
     fingerprints = np.arange(2 * ROWS, dtype=np.uint64).reshape(ROWS, 2)
-    return SqliteStore(folder / "fits.db", identity, fingerprints, np.zeros((ROWS, len(NAMES))))
+    wanted = Wanted(fingerprints, np.arange(ROWS, dtype=np.uint64), np.zeros((ROWS, len(NAMES))))
+    return SqliteStore(folder / "fits.db", identity, wanted)
 
 
 @pytest.fixture(params=[in_memory, in_a_file], ids=["memory", "sqlite"])
