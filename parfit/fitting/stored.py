@@ -25,7 +25,7 @@ from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
 from parfit.stores.matching import merged
-from parfit.stores.reading import Argument, Identity, damage_of, read_store
+from parfit.stores.reading import Argument, Identity, read_store
 from parfit.stores.sqlite import SqliteStore, Wanted
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
@@ -50,8 +50,8 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
         `debug` and `sensitivity` are for what `fit` itself returns, which takes no time where the store is full.
     """
     stored = read_store(path)
-    if stored.damaged:
-        warnings.warn(f"{path} is damaged: {damage_of(stored)}", ParfitWarning, stacklevel=2)
+    if stored.damage:
+        warnings.warn(f"{path} is damaged: {stored.damage}", ParfitWarning, stacklevel=2)
     facts = stored.identity.facts
     labels = index_from_json(facts["labels"])
     columns = Columns(len(labels), len(facts["names"]))

@@ -18,15 +18,28 @@ from parfit.core.errors import StoreError
 from parfit.core.fingerprint import digest
 from parfit.stores.packing import Rows, unpacked
 
-__all__ = ["APPLICATION", "BUSY_S", "FORMAT", "Argument", "Identity", "Stored", "damage_of", "is_empty", "read_store"]
+__all__ = [
+    "APPLICATION",
+    "BUSY_S",
+    "DAMAGE",
+    "FORMAT",
+    "PAGE",
+    "Argument",
+    "Identity",
+    "Stored",
+    "is_empty",
+    "read_store",
+]
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 APPLICATION = 0x70726674
 FORMAT = 2
+#: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
+PAGE = 16384
 #: How long one waits for another's transaction, s.
 BUSY_S = 30.0
 #: What reading a damaged file may raise.
-_DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, MemoryError)
+DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
 
 
 class Argument(NamedTuple):
@@ -64,13 +77,13 @@ class Stored(NamedTuple):
         Of what.
     rows
         In the order in which they were written: of a row that comes twice, the later counts.
-    damaged
-        How many blocks cannot be read.
+    damage
+        What cannot be read, in words; none for nothing.
     """
 
     identity: Identity
     rows: list[Rows]
-    damaged: int
+    damage: str = ""
 
 
 def read_store(path: str | os.PathLike[str]) -> Stored:
@@ -87,7 +100,7 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
     try:
         with contextlib.closing(_reader(path)) as file:
             return _read(file, path)
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         raise _unreadable(path, exc) from exc
 
 
@@ -98,7 +111,7 @@ def is_empty(path: Path) -> bool:
     try:
         with contextlib.closing(_reader(path)) as file:
             return not file.execute("select count(*) from sqlite_master").fetchone()[0]
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 
@@ -129,7 +142,8 @@ def _read(file: sqlite3.Connection, path: Path) -> Stored:
     call = {name: Argument(*json.loads(text)) for name, text in _texts(file, "call")}
     identity = Identity(call, facts)
     rows, damaged = _blocks(file, facts["first_block"], identity.fingerprint())
-    return Stored(identity, rows, damaged)
+    damage = f"of its blocks of rows {len(rows)} can be read, and {damaged} or more cannot" if damaged else ""
+    return Stored(identity, rows, damage)
 
 
 def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
@@ -153,17 +167,15 @@ def _blocks(file: sqlite3.Connection, first: int, call: str) -> tuple[list[Rows]
                 damaged += 1
             else:
                 found.append(held.rows)
-        except _DAMAGE:
+        except DAMAGE:
             damaged += 1
     if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":
         damaged = 1  # of which nothing is left that says so
     return found, damaged
 
 
-def damage_of(stored: Stored) -> str:
-    """What is wrong with a file, in words."""
-    return f"of its blocks of rows {len(stored.rows)} can be read, and {stored.damaged} or more cannot"
-
-
 def _unreadable(path: Path, exc: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged, or no store of parfit's: {exc} (overwrite=True starts anew)")
+    return StoreError(
+        f"{path} is damaged, or no store of parfit's: {exc} "
+        "(the call of fit that wrote it recovers the rows that are sound; overwrite=True starts anew)"
+    )

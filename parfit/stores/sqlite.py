@@ -16,7 +16,6 @@ read. Nothing in the file is a pickle: to open one that somebody else made runs 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
@@ -38,8 +37,9 @@ from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.stores.lock import Lock
 from parfit.stores.matching import matched, merged
+from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
 from parfit.stores.packing import Block, Rows, packed
-from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, Identity, Stored, damage_of, is_empty, read_store
+from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, PAGE, Identity, Stored
 
 __all__ = ["SqliteStore", "Wanted"]
 
@@ -52,8 +52,6 @@ _BURST_S = 0.001
 _SYNCHRONISED_S, _SYNCHRONISED_BYTES = 0.8, 4 << 20
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
-#: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
-_PAGE = 16384
 _TABLES = (
     "create table facts (name text primary key, value text not null, crc integer not null)",
     "create table call (name text primary key, value text not null, crc integer not null)",
@@ -145,11 +143,12 @@ class SqliteStore(Store):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(self._path))
-            stored = None if is_empty(self._path) or self._gives_way() else read_store(self._path)
+            anew = self._overwrite and gives_way(self._path)
+            stored = None if anew else what_is_there(self._path, self._identity)
             moves = self._take_in(stored) if stored is not None else []
-            anew = stored is None or stored.damaged > 0
-            if stored is not None and anew:
-                self._put_aside(stored)
+            anew = stored is None or bool(stored.damage)
+            if stored is not None and stored.damage:
+                put_aside(self._path, stored.damage)
             self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
             try:
                 self._file.execute("begin")
@@ -222,33 +221,9 @@ class SqliteStore(Store):
 
     # ---- opening
 
-    def _gives_way(self) -> bool:
-        """Whether what is there gives way; never what is not a store."""
-        if not self._overwrite:
-            return False
-        with open(self._path, "rb") as file:
-            head = file.read(72)
-        if head and head[68:72] != APPLICATION.to_bytes(4, "big"):
-            raise StoreError(f"{self._path} is no store of parfit's, and is left as it is")
-        return True
-
-    def _put_aside(self, stored: Stored) -> None:
-        """Keep a damaged file under another name; what is sound goes into a new one."""
-        names = (f"{self._path.name}.damaged{number or ''}" for number in itertools.count())
-        aside = next(path for path in map(self._path.with_name, names) if not path.exists())
-        for ending in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self._path.with_name(self._path.name + ending), aside.with_name(aside.name + ending))
-        warnings.warn(
-            f"{self._path} is damaged: {damage_of(stored)}; the rows that are lost are fitted again. "
-            f"The damaged file is kept as {aside.name}",
-            ParfitWarning,
-            stacklevel=2,
-        )
-
     def _take_in(self, stored: Stored) -> list[Rows]:
         """Check that the file is of the same, and read its rows; what has to move in it, where it will stand."""
-        self._compare(stored.identity)
+        refuse_another(self._path, self._identity, stored.identity)
         self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
         count, n = self._columns.params.shape
         held = merged(stored.rows, n)
@@ -279,25 +254,6 @@ class SqliteStore(Store):
         moves = [self._rows.taken(moved), self._others.taken(in_the_way), Rows.blank(emptied, n)]
         return [rows for rows in moves if len(rows.positions)]
 
-    def _compare(self, other: Identity) -> None:
-        mine, theirs = self._identity.call, other.call
-        if [*self._identity.facts["names"]] != [*other.facts["names"]]:
-            raise StoreMismatchError(
-                f"{self._path} holds fits of the parameters {other.facts['names']}, and these are "
-                f"{self._identity.facts['names']}; overwrite=True starts anew, another path keeps both"
-            )
-        wrong = []
-        for name in dict.fromkeys((*theirs, *mine)):
-            a, b = theirs.get(name), mine.get(name)
-            if a is None or b is None or a.fingerprint != b.fingerprint:
-                was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
-                wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
-        if wrong:
-            text = "; ".join(wrong)
-            raise StoreMismatchError(
-                f"{self._path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
-            )
-
     def _connected(self, anew: bool) -> sqlite3.Connection:
         """A connection that writes; to an empty file where there is nothing to keep."""
         try:
@@ -305,7 +261,7 @@ class SqliteStore(Store):
                 for ending in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
             file = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            file.execute(f"pragma page_size = {_PAGE}")
+            file.execute(f"pragma page_size = {PAGE}")
             file.execute("pragma journal_mode = wal")
             file.execute("pragma synchronous = normal")
             file.execute("pragma wal_autocheckpoint = 0")  # the thread does
