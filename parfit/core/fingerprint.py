@@ -311,11 +311,11 @@ def _names_of(code: types.CodeType) -> set[str]:
 
 # ---- many rows at once
 
-#: Multipliers of splitmix64 (G.L. Steele, D. Lea, C.H. Flood, Fast splittable pseudorandom number generators, 2014).
-_GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+#: A multiplier of splitmix64 (G.L. Steele, D. Lea, C.H. Flood, Fast splittable pseudorandom number generators, 2014).
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LANES = 2
-#: Rows that go through one pass: their numbers stay in the cache.
-_SLICE = 2048
+#: Rows that go through one pass, of an array by rows or by columns: their numbers stay in the cache.
+_SLICE, _LONG_SLICE = 2048, 16384
 
 
 def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
@@ -323,11 +323,9 @@ def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
 
     Sums of each entry, mixed, times an odd number of its own: a change in one entry always shows.
     """
-    found = np.zeros((rows, _LANES), dtype=np.uint64)
-    if not rows:
-        return found
+    found = np.zeros((_LANES, rows), dtype=np.uint64)
     begin = 0
-    for array in arrays:
+    for array in arrays if rows else ():
         words = _words(array)
         count = words.shape[1]
         keys = np.frombuffer(
@@ -335,18 +333,34 @@ def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
             dtype=np.uint64,
         ).reshape(count, _LANES) | np.uint64(1)
         begin += count
-        for at in range(0, rows, _SLICE):
-            part = words[at : at + _SLICE]
-            mixed = (part ^ (part >> np.uint64(32))) * _MIX
-            mixed ^= mixed >> np.uint64(29)
+        (_add_by_rows if words.flags.c_contiguous and count > 1 else _add_by_columns)(found, words, keys)
+    return np.ascontiguousarray(found.T)
+
+
+def _add_by_rows(found: NDArray[np.uint64], words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    for at in range(0, len(words), _SLICE):
+        mixed = _mixed(words[at : at + _SLICE])
+        for lane in range(_LANES):
+            found[lane, at : at + _SLICE] += mixed @ keys[:, lane]
+
+
+def _add_by_columns(found: NDArray[np.uint64], words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    for at in range(0, len(words), _LONG_SLICE):
+        for column, key in zip(words[at : at + _LONG_SLICE].T, keys, strict=True):
+            mixed = _mixed(column)
             for lane in range(_LANES):
-                found[at : at + _SLICE, lane] += mixed @ keys[:, lane]
-    return found
+                found[lane, at : at + _LONG_SLICE] += mixed * key[lane]
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = (words ^ (words >> np.uint64(32))) * _MIX
+    mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def _words(array: NDArray[Any]) -> NDArray[np.uint64]:
     """The bits of each row as whole numbers, shape (B, k)."""
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
+    flat = array.reshape(len(array), -1)
     if flat.dtype.itemsize == 8:
         return flat.view(np.uint64)
     if flat.dtype.kind in "iub":

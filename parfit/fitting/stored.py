@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import warnings
@@ -158,20 +159,25 @@ def _short(value: Any) -> str:
 
 
 def _facts(datasets: Datasets, problem: Problem) -> dict[str, Any]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     structure = problem.parameters.structure
     return {
         "names": list(structure.names),
         "structure": tree_as_json(structure.unflatten(np.zeros(len(structure)))),
         "labels": index_as_json(datasets.labels),
         "maximize": problem.maximize,
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _structure(facts: dict[str, Any]) -> Structure:

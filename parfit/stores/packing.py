@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+import math
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.solution import TaskError, WarningText
 
-__all__ = ["Block", "Rows", "packed", "unpacked"]
+__all__ = ["Block", "Packer", "Rows", "unpacked"]
 
+_T = TypeVar("_T")
 #: The numbers in a body, one after another: name and type, each with a leading axis of rows.
 _LAYOUT = (
     ("positions", "<i8"),
@@ -33,6 +34,8 @@ _LAYOUT = (
 _COUNTING = ("positions", "labels")
 #: For fewer rows it takes longer to look than to write.
 _MANY = 64
+#: The bytes at the end that say how long the text before them is.
+_TAIL = 8
 
 
 def _rest(name: str, n: int) -> tuple[int, ...]:
@@ -89,50 +92,88 @@ class Block(NamedTuple):
     rows: Rows
 
 
-def packed(block: Block) -> bytes:
-    """Rows as bytes: a line of JSON, then the numbers, those that are the same in all rows once."""
-    call, engine, rows = block
-    columns = rows.columns
-    k, n = columns.params.shape
-    message_of, messages = columns.coded_messages()
-    held = {
-        "positions": rows.positions,
-        "labels": rows.labels,
-        "fingerprints": rows.fingerprints,
-        "seeded": rows.seeded,
-        "params": columns.params,
-        "starts": rows.starts,
-        **{f"float {i}": columns.floats[:, i] for i in range(columns.floats.shape[1])},
-        **{f"int {i}": columns.ints[:, i] for i in range(columns.ints.shape[1])},
-        "messages": message_of,
-        "at_bound": columns.at_bound,
-        "status": columns.status,
-        "cov": columns.cov,
-    }
-    once, numbers = [], []
-    for name, dtype in _LAYOUT:
-        if (array := held[name]) is not None:
+class Packer:
+    """Makes bytes of rows, in memory that is used again.
+
+    They are the numbers, those that are the same in all rows once; a text in JSON; and how long that is.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def packed(self, call: str, engine: str | None, rows: Rows, chosen: NDArray[np.intp]) -> memoryview:
+        """Some rows of a call, one at least; good until the next."""
+        columns = rows.columns
+        k, n = len(chosen), columns.params.shape[1]
+        message_of, messages = columns.coded_messages()
+        held: dict[str, NDArray[Any] | None] = {
+            "positions": rows.positions,
+            "labels": rows.labels,
+            "fingerprints": rows.fingerprints,
+            "seeded": rows.seeded,
+            "params": columns.params,
+            "starts": rows.starts,
+            **{f"float {i}": columns.floats[:, i] for i in range(columns.floats.shape[1])},
+            **{f"int {i}": columns.ints[:, i] for i in range(columns.ints.shape[1])},
+            "messages": message_of,
+            "at_bound": columns.at_bound,
+            "status": columns.status,
+            "cov": columns.cov,
+        }
+        self._grow(0, k * sum(np.dtype(dtype).itemsize * math.prod(_rest(name, n)) for name, dtype in _LAYOUT))
+        once, at = [], 0
+        for name, dtype in _LAYOUT:
+            if (array := held[name]) is None:
+                continue
+            taken = np.ndarray((k, *array.shape[1:]), dtype, self._buffer, at)
+            if array.dtype == taken.dtype:
+                np.take(array, chosen, axis=0, out=taken, mode="clip")
+            else:
+                taken[:] = array[chosen]
             if name in _COUNTING:
-                array = array - np.arange(k, dtype=array.dtype)
-            if k >= _MANY and _is_constant(array):
+                taken -= np.arange(k, dtype=taken.dtype)
+            if name == "messages":
+                used, codes = np.unique(taken, return_inverse=True)
+                taken[:], messages = codes, [messages[code] for code in used]
+            if k >= _MANY and _is_constant(taken):
                 once.append(name)
-                array = array[:1]
-            numbers.append(np.ascontiguousarray(array, dtype=dtype).data)
-    head = {
-        "call": call,
-        "engine": engine,
-        "rows": k,
-        "parameters": n,
-        "cov": columns.cov is not None,
-        "once": once,
-        "statuses": [str(status) for status in STATUSES],
-        "messages": messages,
-        "errors": {str(i): [e.type, e.message, e.traceback] for i, e in columns.errors.items()},
-        "warnings": {str(i): [[w.category, w.message, w.count] for w in ws] for i, ws in columns.warnings.items()},
-        "history": {str(i): [*map(int, steps.shape)] for i, steps in columns.history.items()},
-    }
-    steps = [np.ascontiguousarray(steps, dtype="<f8").data for steps in columns.history.values()]
-    return b"".join([json.dumps(head).encode() + b"\n", *numbers, *steps])
+                taken = taken[:1]
+            at += taken.nbytes
+        errors = _of_those(chosen, columns.errors)
+        warned = _of_those(chosen, columns.warnings)
+        histories = _of_those(chosen, columns.history)
+        head = {
+            "call": call,
+            "engine": engine,
+            "rows": k,
+            "parameters": n,
+            "cov": columns.cov is not None,
+            "once": once,
+            "statuses": [str(status) for status in STATUSES],
+            "messages": messages,
+            "errors": {i: [e.type, e.message, e.traceback] for i, e in errors.items()},
+            "warnings": {i: [[w.category, w.message, w.count] for w in ws] for i, ws in warned.items()},
+            "history": {i: [*map(int, steps.shape)] for i, steps in histories.items()},
+        }
+        text = json.dumps(head).encode()
+        steps = [np.ascontiguousarray(steps, dtype="<f8").tobytes() for steps in histories.values()]
+        for part in (*steps, text, len(text).to_bytes(_TAIL, "little")):
+            self._grow(at, at + len(part))
+            self._buffer[at : at + len(part)] = part
+            at += len(part)
+        return memoryview(self._buffer)[:at]
+
+    def _grow(self, kept: int, size: int) -> None:
+        """Make room; others may still look at what there was."""
+        if len(self._buffer) < size:
+            grown = bytearray(size + size // 4)
+            grown[:kept] = memoryview(self._buffer)[:kept]
+            self._buffer = grown
+
+
+def _of_those(chosen: NDArray[np.intp], kept: dict[int, _T]) -> dict[int, _T]:
+    """What some rows have, by their places among them."""
+    return {i: kept[p] for i, p in enumerate(chosen.tolist()) if p in kept} if kept else {}
 
 
 def _is_constant(array: NDArray[Any]) -> bool:
@@ -148,29 +189,30 @@ def unpacked(body: bytes) -> Block:
 
     Raises
     ------
-    ValueError, LookupError, TypeError
+    ValueError, LookupError, TypeError, AttributeError
         For bytes that hold none.
     """
-    at = body.index(b"\n") + 1
-    head = json.loads(body[:at])
-    k, n, once = head["rows"], head["parameters"], head["once"]
+    end = len(body) - _TAIL - int.from_bytes(body[-_TAIL:], "little")
+    if end < 0:
+        raise ValueError("too short")
+    head = json.loads(body[end:-_TAIL])
+    k, n, once, at = head["rows"], head["parameters"], head["once"], 0
 
     def numbers(dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         nonlocal at
-        made = np.frombuffer(body, dtype, int(np.prod(shape)), at).reshape(shape)
+        made = np.frombuffer(body, dtype, math.prod(shape), at).reshape(shape)
         at += made.nbytes
         return made.astype(made.dtype.newbyteorder("="))
 
-    def columns_in_order() -> Iterator[tuple[str, NDArray[Any]]]:
-        for name, dtype in _LAYOUT:
-            if name == "cov" and not head["cov"]:
-                continue
-            rest = _rest(name, n)
-            found = numbers(dtype, (1 if name in once else k, *rest))
-            found = np.broadcast_to(found, (k, *rest)).copy() if name in once else found
-            yield name, found + np.arange(k, dtype=found.dtype) if name in _COUNTING else found
-
-    found = dict(columns_in_order())
+    found: dict[str, Any] = {}
+    for name, dtype in _LAYOUT:
+        if name != "cov" or head["cov"]:
+            shape = (k, *_rest(name, n))
+            found[name] = numbers(dtype, shape if name not in once else (1, *shape[1:]))
+            if name in once:
+                found[name] = np.broadcast_to(found[name], shape).copy()
+            if name in _COUNTING:
+                found[name] += np.arange(k, dtype=found[name].dtype)
     columns = Columns(k, n)
     columns.params, columns.at_bound = found["params"], found["at_bound"]
     columns.floats = np.stack([found[f"float {i}"] for i in range(columns.floats.shape[1])], axis=1)
@@ -181,8 +223,8 @@ def unpacked(body: bytes) -> Block:
     columns.errors = {int(i): TaskError(*texts) for i, texts in head["errors"].items()}
     columns.warnings = {int(i): tuple(WarningText(*w) for w in ws) for i, ws in head["warnings"].items()}
     columns.history = {int(i): numbers("<f8", tuple(shape)) for i, shape in head["history"].items()}
-    if at != len(body):
-        raise ValueError(f"{len(body) - at} bytes are left over")
+    if at != end:
+        raise ValueError("the numbers do not end where they should")
     positions, seeded = found["positions"].astype(np.intp), found["seeded"].astype(np.intp)
     rows = Rows(positions, found["labels"], found["fingerprints"], seeded, found["starts"], columns)
     return Block(head["call"], head["engine"], rows)

@@ -23,7 +23,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
@@ -38,7 +38,7 @@ from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.stores.lock import Lock
 from parfit.stores.matching import matched, merged
 from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
-from parfit.stores.packing import Block, Rows, packed
+from parfit.stores.packing import Packer, Rows
 from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, PAGE, Identity, Stored
 
 __all__ = ["SqliteStore", "Wanted"]
@@ -131,6 +131,7 @@ class SqliteStore(Store):
         self._others = Rows.blank(np.empty(0, np.intp), n)
         self._waiting: list[NDArray[np.intp]] = []
         self._waits = 0
+        self._packer = Packer()
         self._lock = threading.Lock()
         self._wakes = threading.Event()
         self._ends = threading.Event()
@@ -221,7 +222,7 @@ class SqliteStore(Store):
 
     # ---- opening
 
-    def _take_in(self, stored: Stored) -> list[Rows]:
+    def _take_in(self, stored: Stored) -> list[tuple[Rows, NDArray[np.intp]]]:
         """Check that the file is of the same, and read its rows; what has to move in it, where it will stand."""
         refuse_another(self._path, self._identity, stored.identity)
         self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
@@ -251,8 +252,11 @@ class SqliteStore(Store):
         self._others = held.taken(others)._replace(positions=stands)
         moved = here[held.positions[of_these] != here]
         emptied = np.setdiff1d(held.positions, np.concatenate([here, stands]))
-        moves = [self._rows.taken(moved), self._others.taken(in_the_way), Rows.blank(emptied, n)]
-        return [rows for rows in moves if len(rows.positions)]
+        return [
+            (self._rows, moved),
+            (self._others, in_the_way),
+            (Rows.blank(emptied, n), np.arange(len(emptied))),
+        ]
 
     def _connected(self, anew: bool) -> sqlite3.Connection:
         """A connection that writes; to an empty file where there is nothing to keep."""
@@ -280,16 +284,15 @@ class SqliteStore(Store):
             _say(file, "call", name, list(argument))
         for name, value in self._identity.facts.items():
             _say(file, "facts", name, value)
-        for rows in self._all():
-            self._insert(rows)
+        self._insert_all()
 
-    def _go_on(self, facts: dict[str, Any], moves: list[Rows]) -> None:
+    def _go_on(self, facts: dict[str, Any], moves: list[tuple[Rows, NDArray[np.intp]]]) -> None:
         """What differs from call to call: labels, versions, and where rows stand."""
         for name, value in self._identity.facts.items():
             if name != "first_block" and facts.get(name) != json.loads(json.dumps(value)):
                 _say(self._file, "facts", name, value)
-        for rows in moves:
-            self._insert(rows)
+        for rows, chosen in moves:
+            self._insert_rows(rows, chosen)
 
     # ---- the thread
 
@@ -323,22 +326,31 @@ class SqliteStore(Store):
                 return 0
             positions = np.unique(np.concatenate(self._waiting))
             self._waiting, self._waits = [], 0
-            rows = self._rows.taken(positions)
         try:
-            size = self._insert(rows)
+            with self._lock:
+                body = self._packer.packed(self._call, self.engine, self._rows, positions)
+            self._insert(body)
             self._error = None
-        except sqlite3.Error as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is told, and tried again
             with self._lock:
                 self._error = exc
                 self._waiting.append(positions)
                 self._waits += len(positions)
             return 0
-        return size
-
-    def _insert(self, rows: Rows) -> int:
-        body = packed(Block(self._call, self.engine, rows))
-        self._file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
         return len(body)
+
+    def _insert(self, body: memoryview) -> None:
+        self._file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
+
+    def _insert_rows(self, rows: Rows, chosen: NDArray[np.intp]) -> None:
+        """Some rows, in blocks that are not too long."""
+        for at in range(0, len(chosen), _LONGEST):
+            self._insert(self._packer.packed(self._call, self.engine, rows, chosen[at : at + _LONGEST]))
+
+    def _insert_all(self) -> None:
+        """All that is known."""
+        self._insert_rows(self._rows, np.flatnonzero(~self._columns.has(Status.NOT_RUN)))
+        self._insert_rows(self._others, np.arange(len(self._others.positions)))
 
     def _gather(self) -> None:
         """Make many short blocks a few long ones."""
@@ -347,21 +359,10 @@ class SqliteStore(Store):
         if count <= _BLOCKS or self._waits:
             return
         file.execute("begin")
-        for rows in self._all():
-            self._insert(rows)
+        self._insert_all()
         file.execute("delete from blocks where id <= ?", (last,))
         _say(file, "facts", "first_block", last + 1)
         file.execute("commit")
-
-    def _all(self) -> Iterator[Rows]:
-        """All that is known, in long blocks."""
-        for rows, known in (
-            (self._rows, ~self._columns.has(Status.NOT_RUN)),
-            (self._others, self._others.positions >= 0),
-        ):
-            there = np.flatnonzero(known)
-            for at in range(0, len(there), _LONGEST):
-                yield rows.taken(there[at : at + _LONGEST])
 
     def _tell(self) -> None:
         """Warn, once, of what cannot be written; fitting goes on."""

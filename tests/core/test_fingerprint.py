@@ -185,3 +185,10 @@ def test_groups():
     frame = pd.DataFrame({"g": [1, 1, 2, 3], "y": [0.0, 1.0, 2.0, 2.0]})
     found = read_data(frame.groupby("g")).fingerprints()
     assert len(np.unique(found, axis=0)) == 3
+
+
+def test_they_do_not_depend_on_the_layout_in_memory():
+    values = np.random.default_rng(0).normal(size=(5000, 3))
+    expected = of_columns([values], len(values))
+    for other in (np.asfortranarray(values), np.repeat(values, 2, axis=1)[:, ::2], values[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(of_columns([other], len(values)), expected)
