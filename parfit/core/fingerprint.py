@@ -10,9 +10,8 @@ stands in which file, its comments and its documentation are not part of it. Lib
 
 from __future__ import annotations
 
-import contextlib
-import dis
 import functools
+import gc
 import hashlib
 import types
 from collections.abc import Callable, Mapping
@@ -22,9 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from parfit.core.reach import is_own_class, is_own_function, is_own_module, nested_codes, unwrapped
+from parfit.core.codes import closure_of, globals_of, imported_by, names_of
+from parfit.core.errors import InvalidInputError
+from parfit.core.reach import is_own_class, is_own_function, is_own_module, unwrapped
 
-__all__ = ["digest", "of_columns"]
+__all__ = ["digest", "digest_and_parts", "of_columns"]
 
 _SIZE = 16
 
@@ -33,8 +34,39 @@ def digest(thing: Any) -> bytes:
     """The fingerprint of anything.
 
     What cannot be looked into (a lock, a connection) counts by its type alone.
+
+    Raises
+    ------
+    InvalidInputError
+        For what is nested too deeply to be read.
     """
-    return _Reader({}, {}).of(thing)
+    return _digest(thing, {})
+
+
+def digest_and_parts(thing: Any) -> tuple[bytes, dict[str, bytes]]:
+    """The fingerprint of a thing; of a function of the user's, also those of what it is made of, by their names."""
+    known: dict[int, tuple[bytes, Any]] = {}
+    return _digest(thing, known), {name: _digest(part, known) for name, part in _parts_of(thing).items()}
+
+
+def _digest(thing: Any, known: dict[int, tuple[bytes, Any]]) -> bytes:
+    try:
+        return _Reader(known, {}).of(thing)
+    except RecursionError:
+        text = f"a {type(thing).__name__} is nested too deeply to be known again: flatten it, or do without a store"
+        raise InvalidInputError(text) from None
+
+
+def _parts_of(thing: Any) -> dict[str, Any]:
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    function = getattr(unwrapped(thing), "__func__", unwrapped(thing))
+    if not is_own_function(function):
+        return {}
+    found = {f"`{name}` of its closure": value for name, value in closure_of(function).items()}
+    for name in sorted(globals_of(function.__code__) & function.__globals__.keys()):
+        found[f"its global `{name}`"] = function.__globals__[name]
+    return {**found, "a default of its arguments": (function.__defaults__, function.__kwdefaults__)}
 
 
 class _Reader:
@@ -152,7 +184,7 @@ class _Reader:
             self.read(value)
 
     def sequence(self, items: Any) -> None:
-        self.say(_name(type(items)), len(items))
+        self.say(_name(type(items)), len(items), *getattr(type(items), "_fields", ()))
         for item in items:
             self.read(item)
 
@@ -164,7 +196,7 @@ class _Reader:
     def function(self, function: types.FunctionType) -> None:
         if not is_own_function(function):
             self.say("library function", _name(function))
-            held = [vars(function).get("__wrapped__"), *_held_by(function)]
+            held = [vars(function).get("__wrapped__"), *closure_of(function).values()]
             for inner in held:  # a decorator's, or a transformation's: what they call may be the user's own
                 if isinstance(inner, (types.FunctionType, types.MethodType, functools.partial)):
                     self.read(inner)
@@ -173,17 +205,28 @@ class _Reader:
         self._code(function.__code__)
         self.read(function.__defaults__)
         self.read(function.__kwdefaults__)
-        for value in _held_by(function):
+        for value in closure_of(function).values():
             self.read(value)
-        names = _names_of(function.__code__)
-        for name in sorted(_globals_of(function.__code__) & function.__globals__.keys()):
+        names = names_of(function.__code__)
+        for name in sorted(globals_of(function.__code__) & function.__globals__.keys()):
             self.say("global", name)
             value = function.__globals__[name]
             self.read(value)
-            if is_own_module(value):
-                for used in sorted(names & vars(value).keys()):
-                    self.say("of module", used)
-                    self.read(vars(value)[used])
+            self._used_of(value, names, set())
+        for name, code in imported_by(function).items():
+            self.say("imports", name)
+            self._code(code)
+
+    def _used_of(self, module: Any, names: set[str], seen: set[int]) -> None:
+        """What a function may use of a module of the user's, and of modules in it."""
+        if not is_own_module(module) or id(module) in seen:
+            return
+        seen.add(id(module))
+        for used in sorted(names & vars(module).keys()):
+            self.say("of module", used)
+            value = vars(module)[used]
+            self.read(value)
+            self._used_of(value, names, seen)
 
     def _code(self, code: types.CodeType) -> None:
         self.say("code", code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
@@ -201,6 +244,12 @@ class _Reader:
         held = getattr(function, "__self__", None)
         if held is not None and not isinstance(held, types.ModuleType):
             self.read(held)
+
+    def ufunc(self, function: np.ufunc) -> None:
+        self.say("builtin", _name(function))
+        for held in gc.get_referents(function):  # `np.frompyfunc` has a function inside
+            if callable(held):
+                self.read(held)
 
     def property(self, made: property) -> None:
         self.say("property")
@@ -262,7 +311,6 @@ _READINGS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     ((bytes, bytearray), lambda r, v: r.raw("bytes", v)),
     ((pd.Timestamp, pd.Timedelta, pd.Period, type(pd.NaT), type(pd.NA)), lambda r, v: r.say(type(v).__name__, repr(v))),
     (types.ModuleType, _Reader.module),
-    (np.ufunc, lambda r, v: r.say("builtin", _name(v))),
 )
 #: What is read by what it holds, whatever its class.
 _PLAIN = (dict, list, tuple, set, frozenset, np.ndarray)
@@ -278,6 +326,7 @@ _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (types.FunctionType, _Reader.function),
     (types.MethodType, _Reader.method),
     (types.BuiltinFunctionType, _Reader.builtin),
+    (np.ufunc, _Reader.ufunc),
     (property, _Reader.property),
     (functools.partial, _Reader.partial),
     (type, _Reader.class_),
@@ -287,26 +336,6 @@ _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 def _name(thing: Any) -> str:
     own = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or type(thing).__qualname__
     return f"{getattr(thing, '__module__', '')}.{own}"
-
-
-def _held_by(function: types.FunctionType) -> list[Any]:
-    """What the closure of a function holds."""
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            found.append(cell.cell_contents)
-    return found
-
-
-def _globals_of(code: types.CodeType) -> set[str]:
-    """The names of globals that a code reads, those of functions inside it, too."""
-    own = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return own.union(*(_globals_of(inner) for inner in nested_codes(code)))
-
-
-def _names_of(code: types.CodeType) -> set[str]:
-    """What a code names: globals, and attributes; of the functions inside it, too."""
-    return set(code.co_names).union(*(_names_of(inner) for inner in nested_codes(code)))
 
 
 # ---- many rows at once

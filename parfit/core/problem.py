@@ -145,11 +145,11 @@ class BoundProblem:
         self._sign = -1.0 if problem.maximize else 1.0
         self._position = task.position
         common = problem.common_frame
-        self.starts_alone = common is None or not task.start is task.lower is task.upper is None
-        if not self.starts_alone:
-            assert common is not None
+        self.starts_alone = False
+        if common is not None and task.start is task.lower is task.upper is None:
             self.full, self.free, self.x0, self.lower, self.upper = common
         else:
+            self.starts_alone = True
             start = p.start if task.start is None else task.start
             lower = p.lower if task.lower is None else task.lower
             upper = p.upper if task.upper is None else task.upper

@@ -141,7 +141,7 @@ class Call:
             if not len(positions) and store.engine is not None:
                 engine = store.engine
             if engine == "rows":
-                reconcile(columns)
+                columns = reconcile(columns)
             hooks = (self.refit, self._debug, self._sensitivity)
             origin = Origin(engine, reason, seconds, where, self.problem.maximize, *hooks)
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, ParfitError, ParfitWarning
-from parfit.core.fingerprint import digest, of_columns
+from parfit.core.fingerprint import digest_and_parts, of_columns
 from parfit.core.origin import Origin
-from parfit.core.parameters import Parameters
+from parfit.core.parameters import Parameters, settled
 from parfit.core.problem import Problem
 from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
@@ -61,7 +61,7 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
     columns.place(held.positions[inside], held.columns.taken(inside))
     engine = facts.get("engine") or "rows"
     if engine == "rows":
-        reconcile(columns)
+        columns = reconcile(columns)
     made = f"written by parfit {facts['versions'].get('parfit')}"
     seconds = float(np.nansum(columns.floats_of("seconds")))
     return Fits(columns, labels, _structure(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
@@ -98,10 +98,10 @@ def _wanted(datasets: Datasets, problem: Problem) -> Wanted:
     per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
     if per_row:
         fingerprints = fingerprints ^ of_columns(per_row, shape[0])
-    start = np.full(shape[1], np.nan) if p.start_of is not None else p.start
-    if (common := problem.common_frame) is not None:
-        start = common[0]
-    return Wanted(fingerprints, labels, np.broadcast_to(start, shape))
+    start = np.full(shape, np.nan)
+    if p.start_of is None and p.bounds_of is None:
+        start[:] = settled(p.start, p.lower, p.upper, p.fixed)
+    return Wanted(fingerprints, labels, start)
 
 
 def _numbers_of(labels: pd.Index[Any]) -> NDArray[np.uint64]:
@@ -123,13 +123,20 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
         "fixed": (p.fixed, _short(list(np.array(p.names)[p.fixed]))),
         "constraints": (problem.constraints, f"{len(problem.constraints)} of them"),
         "method": (_settings(solver), _short(given["method"])),
-        "options": (given["options"], _short(given["options"])),
+        "options": (_options(solver, given), _short(given["options"] or None)),
         "jac": (problem.jac, _named(problem.jac)),
         "maximize": (problem.maximize, str(problem.maximize)),
         "seed": (problem.seed, str(problem.seed)),
         "history": (problem.history, str(problem.history)),
     }
-    return {name: Argument(digest(what).hex(), shown) for name, (what, shown) in parts.items()}
+    found = {}
+    for name, (what, shown) in parts.items():
+        try:
+            whole, of_parts = digest_and_parts(what)
+            found[name] = Argument(whole.hex(), shown, {part: mark.hex() for part, mark in of_parts.items()})
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"{name}: {exc}") from None
+    return found
 
 
 def _common(p: Parameters) -> Any:
@@ -148,13 +155,22 @@ def _settings(solver: Solver) -> Any:
     return type(solver), {f.name: getattr(solver, f.name) for f in fields(solver) if f.name != "options"}
 
 
+def _options(solver: Solver, given: dict[str, Any]) -> Any:
+    """The options, be they given by themselves or with a solver; none is as good as no others than the usual."""
+    own = getattr(solver, "options", None)
+    return (dict(given["options"]) if given["options"] else None), (dict(own) if own else None)
+
+
 def _named(thing: Any) -> str:
     return getattr(thing, "__qualname__", None) or (_short(thing) if not callable(thing) else type(thing).__qualname__)
 
 
 def _short(value: Any) -> str:
     """A value where it is short and says something; data are not shown."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the user's own, or nested too deeply
+        text = "\n"
     return text if len(text) <= 60 and "\n" not in text and " at 0x" not in text else f"a {type(value).__name__}"
 
 

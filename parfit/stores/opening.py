@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
-from parfit.stores.reading import APPLICATION, Identity, Stored, is_empty, read_store
+from parfit.stores.reading import APPLICATION, Argument, Identity, Stored, is_empty, read_store
 from parfit.stores.salvage import salvaged
 
 __all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
@@ -74,10 +74,16 @@ def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
     for name in dict.fromkeys((*theirs, *mine)):
         a, b = theirs.get(name), mine.get(name)
         if a is None or b is None or a.fingerprint != b.fingerprint:
-            was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
-            wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
+            wrong.append(_difference(name, a, b))
     if wrong:
         text = "; ".join(wrong)
         raise StoreMismatchError(
             f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
         )
+
+
+def _difference(name: str, was: Argument | None, now: Argument | None) -> str:
+    if was is None or now is None or was.shown != now.shown:
+        return f"{name} was {was.shown if was else 'not there'} and is {now.shown if now else 'not there'}"
+    parts = [part for part in (was.parts.keys() & now.parts.keys()) if was.parts[part] != now.parts[part]]
+    return f"{name} is another" + (f" ({', '.join(sorted(parts))} is)" if parts else "")

@@ -43,10 +43,11 @@ DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, Ove
 
 
 class Argument(NamedTuple):
-    """An argument of the call: its fingerprint, and what to call it in a message."""
+    """An argument of the call: its fingerprint, what to call it in a message, and fingerprints of its parts by name."""
 
     fingerprint: str
     shown: str
+    parts: dict[str, str]
 
 
 class Identity(NamedTuple):

@@ -124,7 +124,7 @@ class SqliteStore(Store):
         self._rows = Rows.blank(np.arange(count), n)._replace(
             labels=wanted.labels,
             fingerprints=wanted.fingerprints,
-            starts=np.array(wanted.starts),
+            starts=wanted.starts,
             columns=self._columns,
         )
         #: What the file has for other calls, behind the table.
@@ -324,7 +324,7 @@ class SqliteStore(Store):
         with self._lock:
             if not self._waiting:
                 return 0
-            positions = np.unique(np.concatenate(self._waiting))
+            positions = np.sort(np.concatenate(self._waiting))  # a row that came twice may be there twice
             self._waiting, self._waits = [], 0
         try:
             with self._lock:

@@ -19,7 +19,7 @@ def in_memory(_):
 
 
 def in_a_file(folder):
-    identity = Identity({"objective": Argument("00", "f")}, {"names": list(NAMES)})
+    identity = Identity({"objective": Argument("00", "f", {})}, {"names": list(NAMES)})
     fingerprints = np.arange(2 * ROWS, dtype=np.uint64).reshape(ROWS, 2)
     wanted = Wanted(fingerprints, np.arange(ROWS, dtype=np.uint64), np.zeros((ROWS, len(NAMES))))
     return SqliteStore(folder / "fits.db", identity, wanted)

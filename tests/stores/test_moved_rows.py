@@ -289,3 +289,41 @@ def test_none_of_the_data_is_refused_though_it_used_random_numbers(file):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit(decays(3).iloc[1:], file, drawing)[1] == 2  # the same data, at other positions
+
+
+def test_starts_and_bounds_of_each_row_count_and_are_in_the_file(engine, file):
+    data = decays()
+    x0 = pd.DataFrame({"height": np.linspace(1, 2, 12), "rate": 0.7}, index=data.index)
+    x0.iloc[5, 0] = np.nan  # one that cannot be fitted
+    lower = pd.DataFrame({"height": 0.0, "rate": 0.0}, index=data.index)
+    lower.iloc[2, 1] = 0.7
+    upper = lower + 4
+    upper.iloc[2, 1] = 0.7  # one whose rate stays
+    first, _ = fit(data, file, x0=x0, bounds=(lower, upper), engine=engine)
+    assert first.status.tolist().count("invalid") == 1
+    of = starts_in(file)
+    for i in set(range(12)) - {5}:
+        np.testing.assert_array_equal(of[i], x0.iloc[i])
+    other = x0.copy()
+    other.iloc[7, 1] = 0.8
+    order = data.index[::-1]
+    bounds = (lower.loc[order], upper.loc[order])
+    found, _ = fit(data.loc[order], file, x0=other.loc[order], bounds=bounds, engine=engine)
+    changed = (found.summary.loc[data.index, "seconds"] != first.summary["seconds"]).to_numpy()
+    assert changed.nonzero()[0].tolist() == [7]
+
+
+def test_which_kind_the_objective_is_of_is_not_written_as_an_error(file):
+    """The first dataset decides whether scalars or residuals are wanted, and which is the first may change."""
+
+    def objective(p, row):
+        r = residuals(p, row)
+        return r if row.name != "r3.0" else float(r @ r)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, _ = fit(decays(4), file, objective, method="L-BFGS-B")
+        found, fresh = fit(decays(4).iloc[1:], file, objective, method="L-BFGS-B")
+    assert first.success.tolist() == [True, False, False, False]
+    assert found.success.all()
+    assert fresh == 0

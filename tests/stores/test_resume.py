@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from pandas.testing import assert_frame_equal, assert_index_equal
 
 import parfit
 from parfit import InvalidInputError, InvalidTypeError, StoreError, StoreMismatchError
+from parfit.solvers import LeastSquares
 from parfit.stores.sqlite import SqliteStore
 
 T = np.linspace(0, 4, 15)
@@ -209,6 +211,53 @@ def test_a_constant_of_the_objective_counts(file):
         fit(decays(), file, objective)
 
 
+def test_no_options_are_none(file):
+    fit(decays(), file)
+    count = Counting()
+    fit(decays(), file, options={}, progress=count)
+    assert count.fitted <= 1
+
+
+def test_the_options_of_a_solver_count(file):
+    fit(decays(), file, method=LeastSquares("trf", {"ftol": 1e-8}))
+    fit(decays(), file, method=LeastSquares("trf", {"ftol": 1e-8}))
+    with pytest.raises(StoreMismatchError, match="options is another"):
+        fit(decays(), file, method=LeastSquares("trf", {"ftol": 1e-3}))
+
+
+CALLS = 0
+
+
+def counting(p, row):
+    global CALLS
+    CALLS += 1
+    return residuals(p, row)
+
+
+def test_what_makes_an_objective_another_is_named(file, tmp_path):
+    fit(decays(), file, counting)
+    with pytest.raises(StoreMismatchError, match=r"objective is another \(its global `CALLS` is\)"):
+        fit(decays(), file, counting)
+    scale, other = 1.0, np.ones(3)
+
+    def objective(p, row, power=1):
+        return scale * residuals(p, row) ** power * other.sum()
+
+    store = tmp_path / "closure.db"
+    fit(decays(), store, objective)
+    scale = 2.0
+    with pytest.raises(StoreMismatchError, match=r"objective is another \(`scale` of its closure is\)"):
+        fit(decays(), store, objective)
+
+
+def test_what_cannot_be_known_again_is_refused_by_name(file):
+    nested = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(InvalidInputError, match="args: a tuple is nested too deeply to be known again"):
+        fit(decays(), file, lambda p, row, extra: residuals(p, row), args=(nested,))
+
+
 def test_where_and_how_fast_it_runs_does_not_count(file):
     first = fit(decays(), file)
     again = fit(decays(), file, executor="threads", workers=2, chunk_size=3, retries=0, timeout=None)
@@ -314,14 +363,21 @@ def test_a_folder_where_nothing_can_be_written(tmp_path, file):
         pd.to_timedelta([1, 2, 3], unit="h"),
         pd.CategoricalIndex(["x", "y", "x"], categories=["y", "x", "z"], ordered=True),
         pd.Index([True, False, True]),
+        pd.period_range("2020-01", periods=3, freq="M", name="month"),
+        pd.IntervalIndex.from_breaks([0.0, 1.5, 3.0, np.inf], closed="left"),
+        pd.cut([0.5, 2.0, 0.7], [0, 1, 3]),
+        pd.Index([datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1, 12), datetime.time(8, 30)], dtype=object),
+        pd.Index([b"a", b"\xff", "a"], dtype=object),
+        pd.Index([pd.Period("2020", "Y"), pd.Interval(0, 1), pd.NaT], dtype=object),
     ],
     ids=lambda labels: f"{type(labels).__name__}-{labels.dtype}",
 )
 def test_labels_come_back(file, labels):
-    data = decays(3).set_axis(labels)
+    data = decays(3).set_axis(pd.Index(labels))
     fit(data, file)
     found = parfit.open_store(file).labels
-    assert_index_equal(found, labels, exact="equiv", check_names=True)
+    assert_index_equal(found, data.index, exact="equiv", check_names=True)
+    assert list(map(type, found)) == list(map(type, data.index))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_long_blocks_are_put_together_from_their_pages(tmp_path):
     from tests.contracts.test_store_contract import many
 
     k = 20_000
-    identity = Identity({"objective": Argument("00", "f")}, {"names": ["a", "b"]})
+    identity = Identity({"objective": Argument("00", "f", {})}, {"names": ["a", "b"]})
     hashes = np.random.default_rng(0).integers(0, 1 << 62, (k, 2)).astype(np.uint64)
     wanted = Wanted(hashes, np.arange(k, dtype=np.uint64), np.zeros((k, 2)))
     with SqliteStore(tmp_path / "fits.db", identity, wanted) as store:
