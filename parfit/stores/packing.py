@@ -15,7 +15,8 @@ from parfit.core.solution import TaskError, WarningText
 __all__ = ["Block", "Packer", "Rows", "unpacked"]
 
 _T = TypeVar("_T")
-#: The numbers in a body, one after another: name and type, each with a leading axis of rows.
+#: The numbers in a body, one after another: name and type, each with a leading axis of rows; the widest first, so that
+#: each begins at a multiple of its width.
 _LAYOUT = (
     ("positions", "<i8"),
     ("labels", "<u8"),
@@ -24,11 +25,11 @@ _LAYOUT = (
     ("params", "<f8"),
     ("starts", "<f8"),
     *((f"float {i}", "<f8") for i in range(4)),
+    ("cov", "<f8"),
     *((f"int {i}", "<i4") for i in range(6)),
     ("messages", "<i4"),
     ("at_bound", "|i1"),
     ("status", "|i1"),
-    ("cov", "<f8"),
 )
 #: What often counts up by one from row to row, so that what is above the count is often the same for all.
 _COUNTING = ("positions", "labels")
@@ -99,7 +100,7 @@ class Packer:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = np.empty(0, dtype=np.uint8)
 
     def packed(self, call: str, engine: str | None, rows: Rows, chosen: NDArray[np.intp]) -> memoryview:
         """Some rows of a call, one at least; good until the next."""
@@ -125,7 +126,7 @@ class Packer:
         for name, dtype in _LAYOUT:
             if (array := held[name]) is None:
                 continue
-            taken = np.ndarray((k, *array.shape[1:]), dtype, self._buffer, at)
+            taken = np.ndarray((k, *array.shape[1:]), dtype, self._buffer.data, at)
             if array.dtype == taken.dtype:
                 np.take(array, chosen, axis=0, out=taken, mode="clip")
             else:
@@ -133,8 +134,10 @@ class Packer:
             if name in _COUNTING:
                 taken -= np.arange(k, dtype=taken.dtype)
             if name == "messages":
-                used, codes = np.unique(taken, return_inverse=True)
-                taken[:], messages = codes, [messages[code] for code in used]
+                used = np.flatnonzero(np.bincount(taken))
+                code_of = np.empty(len(messages), dtype=taken.dtype)
+                code_of[used] = np.arange(len(used))
+                taken[:], messages = code_of[taken], [messages[code] for code in used]
             if k >= _MANY and _is_constant(taken):
                 once.append(name)
                 taken = taken[:1]
@@ -159,15 +162,15 @@ class Packer:
         steps = [np.ascontiguousarray(steps, dtype="<f8").tobytes() for steps in histories.values()]
         for part in (*steps, text, len(text).to_bytes(_TAIL, "little")):
             self._grow(at, at + len(part))
-            self._buffer[at : at + len(part)] = part
+            self._buffer[at : at + len(part)] = np.frombuffer(part, dtype=np.uint8)
             at += len(part)
-        return memoryview(self._buffer)[:at]
+        return self._buffer.data[:at]
 
     def _grow(self, kept: int, size: int) -> None:
         """Make room; others may still look at what there was."""
         if len(self._buffer) < size:
-            grown = bytearray(size + size // 4)
-            grown[:kept] = memoryview(self._buffer)[:kept]
+            grown = np.empty(size + size // 4, dtype=np.uint8)
+            grown[:kept] = self._buffer[:kept]
             self._buffer = grown
 
 
