@@ -35,7 +35,7 @@ __all__ = [
 APPLICATION = 0x70726674
 FORMAT = 2
 #: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
-PAGE = 16384
+PAGE = 32768
 #: How long one waits for another's transaction, s.
 BUSY_S = 30.0
 #: What reading a damaged file may raise.

@@ -21,6 +21,7 @@ from pandas.testing import assert_frame_equal, assert_index_equal
 import parfit
 from parfit import InvalidInputError, InvalidTypeError, StoreError, StoreMismatchError
 from parfit.solvers import LeastSquares
+from parfit.stores.reading import PAGE
 from parfit.stores.sqlite import SqliteStore
 
 T = np.linspace(0, 4, 15)
@@ -314,7 +315,7 @@ def test_an_empty_file_becomes_a_store(file):
 
 def test_what_a_process_had_just_made_when_it_died_becomes_a_store(file):
     with contextlib.closing(sqlite3.connect(file)) as other:
-        other.execute("pragma page_size = 65536")
+        other.execute(f"pragma page_size = {PAGE}")
         other.execute("pragma journal_mode = wal")
     assert file.stat().st_size
     fit(decays(), file)
@@ -525,7 +526,7 @@ def test_any_flipped_bit_is_harmless_reported_or_refused(file):
     whole = parfit.open_store(file)
     content = file.read_bytes()
     rng = np.random.default_rng(0)
-    page = 65536
+    page = PAGE
     places = [*rng.integers(0, len(content), 60), *range(page - 40, page, 3), *range(page, len(content), page)]
     for at in map(int, places):
         changed = bytearray(content)
@@ -624,7 +625,7 @@ def full_at(patch, pages: int) -> None:
 
 
 def test_a_full_disk_costs_no_fit(engine, file, tmp_path):
-    many = pd.concat([decays(200)] * 10)
+    many = pd.concat([decays(200)] * 20)
     whole = fit(many, tmp_path / "whole.db", engine=engine)
     with pytest.MonkeyPatch.context() as patch:
         full_at(patch, 12)
