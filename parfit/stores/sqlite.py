@@ -211,7 +211,8 @@ class SqliteStore(Store):
         return self._old
 
     def settle(self, engine: str) -> None:
-        if self.engine not in (None, engine) and not self._columns.has(Status.NOT_RUN).all():
+        holds = len(self._others.positions) > 0 or not self._columns.has(Status.NOT_RUN).all()
+        if holds and self.engine not in (None, engine):
             raise StoreMismatchError(
                 f"{self._path} holds fits of engine {self.engine!r}, and this call would go on with {engine!r}, whose "
                 f"last digits are others: engine={self.engine!r} goes on, overwrite=True starts anew"

@@ -327,3 +327,12 @@ def test_which_kind_the_objective_is_of_is_not_written_as_an_error(file):
     assert first.success.tolist() == [True, False, False, False]
     assert found.success.all()
     assert fresh == 0
+
+
+def test_rows_that_are_kept_for_other_calls_are_of_one_engine(file):
+    pytest.importorskip("jax")
+    x0 = lambda row: {"height": 1 + 0.1 * np.random.uniform(), "rate": 1.0}  # noqa: E731, NPY002
+    fit(decays(4), file, x0=x0, engine="rows")
+    with pytest.raises(StoreMismatchError, match="holds fits of engine 'rows'"):
+        fit(decays(4).iloc[1:], file, x0=x0, engine="batch")
+    assert fit(decays(4), file, x0=x0, engine="rows")[1] == 0
