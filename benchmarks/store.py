@@ -8,8 +8,7 @@ batch   100,000 decays on 20 points by the batched engine, all of it warm, likew
 resume  the same call once more on the finished store of 100,000, and `open_store`
 
 Calls without and with a store take turns in one run, so that a drift of the machine hits both alike; times are medians.
-Where others use the machine, too, the time that the processor was at work in this process says more: the second line
-(of workers, it has no part).
+Where others use the machine, too, the time that the processor was at work says more: the second line of `batch`.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def in_turn(name: str, path: Path, call: Callable[..., Any], repeats: int) -> No
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink()
         kept.append(seconds_of(lambda: call(path)))
-    for i, what in enumerate((name, "  at work")):
+    for i, what in enumerate((name, "  at work") if name == "batch" else (name,)):
         a, b = (statistics.median(times[i] for times in each) for each in (without, kept))
         print(f"{what:10s} without {a:7.3f} s   with {b:7.3f} s   {100 * (b / a - 1):+6.1f} %")
 

@@ -208,6 +208,8 @@ class SqliteStore(Store):
             return self._columns
 
     def old_solutions(self) -> NDArray[np.float64] | None:
+        if self._old is not None:  # who asks for them starts there, and then the worker knows where
+            self._rows.starts[np.isfinite(self._old).all(axis=1)] = np.nan
         return self._old
 
     def settle(self, engine: str) -> None:
@@ -244,7 +246,6 @@ class SqliteStore(Store):
         if len(changed):
             self._old = np.full((count, n), np.nan)
             self._old[changed] = held.columns.params[matches.old[changed]]
-            self._rows.starts[changed] = np.nan  # the worker knows
         others = np.setdiff1d(np.arange(len(held.positions)), of_these)
         stands = held.positions[others]
         in_the_way = np.flatnonzero(stands < count)

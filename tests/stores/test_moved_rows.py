@@ -241,6 +241,14 @@ def test_a_warm_start_is_else_from_the_same_position(file):
     np.testing.assert_array_equal(of[4], first.params.iloc[4])
 
 
+def test_what_has_changed_starts_where_all_do_without_a_warm_start(engine, file):
+    fit(decays(), file, engine=engine)
+    changed = decays()
+    changed.loc["r3.5"] *= 1.1
+    fit(changed, file, engine=engine)
+    np.testing.assert_array_equal(starts_in(file)[5], [1.0, 1.0])
+
+
 @pytest.mark.parametrize("x0", [lambda row: {"height": float(np.asarray(row)[0]), "rate": 0.7}], ids=["callable"])
 def test_the_start_of_each_row_is_in_the_file(engine, file, x0):
     data = decays()
