@@ -41,12 +41,15 @@ class Datasets(ABC):
         How many are in memory together; None where all are.
     form
         A frame with the columns and types of all rows, where a dataset is a row of a frame.
+    shows_labels
+        Whether a dataset shows its label to the objective.
     """
 
     labels: pd.Index[Any]
     owner: Any
     window: int | None = None
     form: pd.DataFrame | None = None
+    shows_labels = True
     #: What else the data could have meant, for the one whose objective fails on every dataset.
     hint: str = ""
 
@@ -156,6 +159,7 @@ class _Part(Datasets):
         self._whole, self._start = whole, start
         self.labels = whole.labels[start:stop]
         self.owner = None
+        self.shows_labels = whole.shows_labels
 
     def block(self, positions: Positions) -> DataBlock:
         return self._whole.block(positions + self._start)
@@ -185,6 +189,8 @@ class _FrameRows(Datasets):
 
 
 class _Items(Datasets):
+    shows_labels = False
+
     def __init__(self, items: list[Any], labels: pd.Index[Any], owner: Any) -> None:
         self._items = items
         self.labels = labels
@@ -207,6 +213,8 @@ def _fingerprints_of(column: pd.Series[Any]) -> NDArray[Any]:
 
 class _Groups(_Items):
     """Groups with their keys."""
+
+    shows_labels = True
 
     def __init__(self, items: list[Any], keys: list[Any], labels: pd.Index[Any], owner: Any) -> None:
         super().__init__(items, labels, owner)
@@ -272,6 +280,8 @@ def _part(chosen: Any, leaf: NDArray[Any]) -> NDArray[Any]:
 
 
 class _Tree(Datasets):
+    shows_labels = False
+
     def __init__(self, tree: Any, length: int, owner: Any) -> None:
         self._tree = tree
         self.owner = owner

@@ -10,9 +10,8 @@ stands in which file, its comments and its documentation are not part of it. Lib
 
 from __future__ import annotations
 
-import contextlib
-import dis
 import functools
+import gc
 import hashlib
 import types
 from collections.abc import Callable, Mapping
@@ -22,9 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from parfit.core.reach import is_own_class, is_own_function, is_own_module, nested_codes, unwrapped
+from parfit.core.codes import closure_of, globals_of, imported_by, names_of
+from parfit.core.errors import InvalidInputError
+from parfit.core.reach import is_own_class, is_own_function, is_own_module, unwrapped
 
-__all__ = ["digest", "of_columns"]
+__all__ = ["digest", "digest_and_parts", "of_columns"]
 
 _SIZE = 16
 
@@ -33,8 +34,39 @@ def digest(thing: Any) -> bytes:
     """The fingerprint of anything.
 
     What cannot be looked into (a lock, a connection) counts by its type alone.
+
+    Raises
+    ------
+    InvalidInputError
+        For what is nested too deeply to be read.
     """
-    return _Reader({}, {}).of(thing)
+    return _digest(thing, {})
+
+
+def digest_and_parts(thing: Any) -> tuple[bytes, dict[str, bytes]]:
+    """The fingerprint of a thing; of a function of the user's, also those of what it is made of, by their names."""
+    known: dict[int, tuple[bytes, Any]] = {}
+    return _digest(thing, known), {name: _digest(part, known) for name, part in _parts_of(thing).items()}
+
+
+def _digest(thing: Any, known: dict[int, tuple[bytes, Any]]) -> bytes:
+    try:
+        return _Reader(known, {}).of(thing)
+    except RecursionError:
+        text = f"a {type(thing).__name__} is nested too deeply to be known again: flatten it, or do without a store"
+        raise InvalidInputError(text) from None
+
+
+def _parts_of(thing: Any) -> dict[str, Any]:
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    function = getattr(unwrapped(thing), "__func__", unwrapped(thing))
+    if not is_own_function(function):
+        return {}
+    found = {f"`{name}` of its closure": value for name, value in closure_of(function).items()}
+    for name in sorted(globals_of(function.__code__) & function.__globals__.keys()):
+        found[f"its global `{name}`"] = function.__globals__[name]
+    return {**found, "a default of its arguments": (function.__defaults__, function.__kwdefaults__)}
 
 
 class _Reader:
@@ -152,7 +184,7 @@ class _Reader:
             self.read(value)
 
     def sequence(self, items: Any) -> None:
-        self.say(_name(type(items)), len(items))
+        self.say(_name(type(items)), len(items), *getattr(type(items), "_fields", ()))
         for item in items:
             self.read(item)
 
@@ -164,7 +196,7 @@ class _Reader:
     def function(self, function: types.FunctionType) -> None:
         if not is_own_function(function):
             self.say("library function", _name(function))
-            held = [vars(function).get("__wrapped__"), *_held_by(function)]
+            held = [vars(function).get("__wrapped__"), *closure_of(function).values()]
             for inner in held:  # a decorator's, or a transformation's: what they call may be the user's own
                 if isinstance(inner, (types.FunctionType, types.MethodType, functools.partial)):
                     self.read(inner)
@@ -173,17 +205,28 @@ class _Reader:
         self._code(function.__code__)
         self.read(function.__defaults__)
         self.read(function.__kwdefaults__)
-        for value in _held_by(function):
+        for value in closure_of(function).values():
             self.read(value)
-        names = _names_of(function.__code__)
-        for name in sorted(_globals_of(function.__code__) & function.__globals__.keys()):
+        names = names_of(function.__code__)
+        for name in sorted(globals_of(function.__code__) & function.__globals__.keys()):
             self.say("global", name)
             value = function.__globals__[name]
             self.read(value)
-            if is_own_module(value):
-                for used in sorted(names & vars(value).keys()):
-                    self.say("of module", used)
-                    self.read(vars(value)[used])
+            self._used_of(value, names, set())
+        for name, code in imported_by(function).items():
+            self.say("imports", name)
+            self._code(code)
+
+    def _used_of(self, module: Any, names: set[str], seen: set[int]) -> None:
+        """What a function may use of a module of the user's, and of modules in it."""
+        if not is_own_module(module) or id(module) in seen:
+            return
+        seen.add(id(module))
+        for used in sorted(names & vars(module).keys()):
+            self.say("of module", used)
+            value = vars(module)[used]
+            self.read(value)
+            self._used_of(value, names, seen)
 
     def _code(self, code: types.CodeType) -> None:
         self.say("code", code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
@@ -201,6 +244,12 @@ class _Reader:
         held = getattr(function, "__self__", None)
         if held is not None and not isinstance(held, types.ModuleType):
             self.read(held)
+
+    def ufunc(self, function: np.ufunc) -> None:
+        self.say("builtin", _name(function))
+        for held in gc.get_referents(function):  # `np.frompyfunc` has a function inside
+            if callable(held):
+                self.read(held)
 
     def property(self, made: property) -> None:
         self.say("property")
@@ -262,7 +311,6 @@ _READINGS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     ((bytes, bytearray), lambda r, v: r.raw("bytes", v)),
     ((pd.Timestamp, pd.Timedelta, pd.Period, type(pd.NaT), type(pd.NA)), lambda r, v: r.say(type(v).__name__, repr(v))),
     (types.ModuleType, _Reader.module),
-    (np.ufunc, lambda r, v: r.say("builtin", _name(v))),
 )
 #: What is read by what it holds, whatever its class.
 _PLAIN = (dict, list, tuple, set, frozenset, np.ndarray)
@@ -278,6 +326,7 @@ _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (types.FunctionType, _Reader.function),
     (types.MethodType, _Reader.method),
     (types.BuiltinFunctionType, _Reader.builtin),
+    (np.ufunc, _Reader.ufunc),
     (property, _Reader.property),
     (functools.partial, _Reader.partial),
     (type, _Reader.class_),
@@ -289,33 +338,13 @@ def _name(thing: Any) -> str:
     return f"{getattr(thing, '__module__', '')}.{own}"
 
 
-def _held_by(function: types.FunctionType) -> list[Any]:
-    """What the closure of a function holds."""
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            found.append(cell.cell_contents)
-    return found
-
-
-def _globals_of(code: types.CodeType) -> set[str]:
-    """The names of globals that a code reads, those of functions inside it, too."""
-    own = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return own.union(*(_globals_of(inner) for inner in nested_codes(code)))
-
-
-def _names_of(code: types.CodeType) -> set[str]:
-    """What a code names: globals, and attributes; of the functions inside it, too."""
-    return set(code.co_names).union(*(_names_of(inner) for inner in nested_codes(code)))
-
-
 # ---- many rows at once
 
-#: Multipliers of splitmix64 (G.L. Steele, D. Lea, C.H. Flood, Fast splittable pseudorandom number generators, 2014).
-_GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+#: A multiplier of splitmix64 (G.L. Steele, D. Lea, C.H. Flood, Fast splittable pseudorandom number generators, 2014).
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LANES = 2
-#: Rows that go through one pass: their numbers stay in the cache.
-_SLICE = 2048
+#: Rows that go through one pass, of an array by rows or by columns: their numbers stay in the cache.
+_SLICE, _LONG_SLICE = 2048, 16384
 
 
 def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
@@ -323,11 +352,9 @@ def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
 
     Sums of each entry, mixed, times an odd number of its own: a change in one entry always shows.
     """
-    found = np.zeros((rows, _LANES), dtype=np.uint64)
-    if not rows:
-        return found
+    found = np.zeros((_LANES, rows), dtype=np.uint64)
     begin = 0
-    for array in arrays:
+    for array in arrays if rows else ():
         words = _words(array)
         count = words.shape[1]
         keys = np.frombuffer(
@@ -335,18 +362,34 @@ def of_columns(arrays: list[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
             dtype=np.uint64,
         ).reshape(count, _LANES) | np.uint64(1)
         begin += count
-        for at in range(0, rows, _SLICE):
-            part = words[at : at + _SLICE]
-            mixed = (part ^ (part >> np.uint64(32))) * _MIX
-            mixed ^= mixed >> np.uint64(29)
+        (_add_by_rows if words.flags.c_contiguous and count > 1 else _add_by_columns)(found, words, keys)
+    return np.ascontiguousarray(found.T)
+
+
+def _add_by_rows(found: NDArray[np.uint64], words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    for at in range(0, len(words), _SLICE):
+        mixed = _mixed(words[at : at + _SLICE])
+        for lane in range(_LANES):
+            found[lane, at : at + _SLICE] += mixed @ keys[:, lane]
+
+
+def _add_by_columns(found: NDArray[np.uint64], words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    for at in range(0, len(words), _LONG_SLICE):
+        for column, key in zip(words[at : at + _LONG_SLICE].T, keys, strict=True):
+            mixed = _mixed(column)
             for lane in range(_LANES):
-                found[at : at + _SLICE, lane] += mixed @ keys[:, lane]
-    return found
+                found[lane, at : at + _LONG_SLICE] += mixed * key[lane]
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = (words ^ (words >> np.uint64(32))) * _MIX
+    mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def _words(array: NDArray[Any]) -> NDArray[np.uint64]:
     """The bits of each row as whole numbers, shape (B, k)."""
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
+    flat = array.reshape(len(array), -1)
     if flat.dtype.itemsize == 8:
         return flat.view(np.uint64)
     if flat.dtype.kind in "iub":

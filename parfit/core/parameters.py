@@ -103,6 +103,11 @@ class Parameters:
         x0, lower, upper = (v[start:stop] if v.ndim == 2 else v for v in (self.start, self.lower, self.upper))
         return replace(self, start=x0, lower=lower, upper=upper)
 
+    @property
+    def starts_alone(self) -> bool:
+        """Whether datasets have starts of their own."""
+        return self.start_of is not None or self.start.ndim == 2
+
     def common(self) -> Parameters:
         """The same without the arrays that belong to single datasets; this is what travels to workers."""
         blank = np.full(len(self.names), np.nan)

@@ -8,7 +8,6 @@ often it was called, and whether it was ever NaN or infinite.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from parfit.core.bounds import row_bounds
 from parfit.core.errors import InvalidInputError, InvalidTypeError
 from parfit.core.parameters import Frame, Parameters, frame_of, row_start
+from parfit.core.randomness import seed_globals
 from parfit.core.values import as_floats, checked, is_single
 
 __all__ = ["BoundProblem", "Problem", "RowTask"]
@@ -75,6 +75,8 @@ class Problem:
         The master seed; None for fresh entropy.
     history
         Whether each evaluation is kept.
+    noted
+        Whether each solution says where it started and whether its random numbers were used.
     """
 
     objective: Callable[..., Any]
@@ -85,6 +87,7 @@ class Problem:
     constraints: tuple[Any, ...] = ()
     seed: int | None = 0
     history: bool = False
+    noted: bool = False
 
     @cached_property
     def common_frame(self) -> Frame | None:
@@ -96,12 +99,9 @@ class Problem:
             return None
         return frame_of(p, p.start, p.lower, p.upper)
 
-    def seed_globals(self, position: int) -> None:
+    def seed_globals(self, position: int) -> int | None:
         """Seed the global generators of NumPy and `random`, for the user's functions that draw from them."""
-        if self.seed is not None:
-            mixed = (self.seed * 0x9E3779B1 + position * 0x85EBCA77) & 0xFFFFFFFF
-            np.random.seed(mixed)  # noqa: NPY002 - it is the global state that user code draws from
-            random.seed(mixed)
+        return None if self.seed is None else seed_globals(self.seed, position)
 
     def bind(self, task: RowTask) -> BoundProblem:
         """The problem of one dataset.
@@ -131,6 +131,8 @@ class BoundProblem:
         The exception that the objective (or another function of the user's) raised, to tell it from a solver's own.
     trace
         The cost and all parameters of each evaluation, where the history is kept.
+    starts_alone
+        Whether the start is its own, and not that of all datasets.
     resolution
         The machine epsilon of what the objective gives, which may be of single precision.
     """
@@ -143,9 +145,11 @@ class BoundProblem:
         self._sign = -1.0 if problem.maximize else 1.0
         self._position = task.position
         common = problem.common_frame
+        self.starts_alone = False
         if common is not None and task.start is task.lower is task.upper is None:
             self.full, self.free, self.x0, self.lower, self.upper = common
         else:
+            self.starts_alone = True
             start = p.start if task.start is None else task.start
             lower = p.lower if task.lower is None else task.lower
             upper = p.upper if task.upper is None else task.upper
@@ -185,6 +189,11 @@ class BoundProblem:
         """The generator of this dataset alone, from the master seed and its position."""
         seed = self._problem.seed
         return np.random.default_rng(None if seed is None else (seed, self._position))
+
+    @property
+    def has_rng(self) -> bool:
+        """Whether anybody has asked for `rng`."""
+        return "rng" in self.__dict__
 
     def expand(self, z: FloatArray) -> FloatArray:
         """All parameters, shape (n_all,), where the free ones are `z`."""

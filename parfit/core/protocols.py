@@ -248,9 +248,12 @@ class Store(AbstractContextManager["Store"]):
     ----------
     engine
         Which engine fitted what is here, where that is known.
+    noted
+        Whether it wants `Solution.start` and `Solution.drew`.
     """
 
     engine: str | None = None
+    noted: ClassVar[bool] = False
 
     @abstractmethod
     def put(self, position: int, outcome: Outcome) -> None:

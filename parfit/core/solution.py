@@ -214,6 +214,10 @@ class Solution:
         the covariance tells (`parfit.inference.conditions`).
     history : ndarray, shape (k, 1 + n), optional
         The cost and the parameters of each evaluation.
+    start : ndarray, shape (n,), optional
+        All parameters at the start, where a store wants to know and only the worker does.
+    drew
+        Whether its random numbers were used, so that it is the solution at its position only; likewise.
     """
 
     x: FloatArray
@@ -231,6 +235,8 @@ class Solution:
     rank: int = -1
     condition: float = float("nan")
     history: FloatArray | None = None
+    start: FloatArray | None = None
+    drew: bool = False
 
 
 @dataclass(slots=True)
@@ -257,6 +263,8 @@ class Solutions:
         Which parameters are at a bound.
     cov : ndarray, shape (k, n (n + 1) / 2), optional
         Upper triangles of the covariances.
+    start : ndarray, shape (k, n), optional
+        All parameters at the start, where they are the datasets' own.
     """
 
     positions: NDArray[np.intp]
@@ -275,6 +283,7 @@ class Solutions:
     rank: NDArray[Any]
     at_bound: NDArray[np.int8]
     cov: FloatArray | None = None
+    start: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -294,4 +303,5 @@ class Solutions:
                 setattr(found, name, int(getattr(self, name)[i]))
             for name in ("cost", "optimality", "condition"):
                 setattr(found, name, float(getattr(self, name)[i]))
+            found.start = None if self.start is None else self.start[i]
             yield Outcome(position, OutcomeKind.DONE, found, seconds=float(self.seconds[i]))

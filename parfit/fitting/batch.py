@@ -115,6 +115,7 @@ def _concluded(plan: Plan, bucket: Bucket, found: Finished) -> Solutions:
         rank=rank,
         at_bound=np.where(free, at_bound(x, lower, upper), 0).astype(np.int8),
         cov=cov,
+        start=plan.start_of(found.positions) if plan.problem.parameters.starts_alone else None,
     )
 
 

@@ -152,7 +152,7 @@ class Call:
             if not len(positions) and store.engine is not None:
                 engine = store.engine
             if engine == "rows":
-                reconcile(columns)
+                columns = reconcile(columns)
             hooks = (self.refit, self._debug, self._sensitivity)
             origin = Origin(engine, reason, seconds, where, self.problem.maximize, *hooks)
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
@@ -202,7 +202,7 @@ class Call:
     ) -> None:
         """Tasks through the executor; `first` are the positions of some that come first."""
         problem, solver = with_derivatives(self.problem, self.solver, self.datasets, first)
-        problem = dataclasses.replace(problem, parameters=problem.parameters.common())
+        problem = dataclasses.replace(problem, parameters=problem.parameters.common(), noted=store.noted)
         setup = functools.partial(ready, problem, solver)
         with (
             random_state(kept=not self.executor.capabilities.own_process),

@@ -57,16 +57,21 @@ def _says(nfev: Any, n_residuals: Any, status: Status) -> bool:
     return bool(nfev > 0 and (n_residuals > 0 or (n_residuals == -1 and status is not Status.NONFINITE)))
 
 
-def reconcile(columns: Columns) -> None:
-    """Make an error of each dataset whose objective is of another kind than the first one's."""
+def reconcile(columns: Columns) -> Columns:
+    """With an error for each dataset whose objective is of another kind than the first one's.
+
+    What is given stays as it is: a store keeps what was found, and which dataset is the first may change.
+    """
     m = columns.ints_of("n_residuals")
     nonfinite = columns.status == STATUSES.index(Status.NONFINITE)
     known = np.flatnonzero((columns.ints_of("nfev") > 0) & ((m > 0) | ((m == -1) & ~nonfinite)))
     if not len(known) or not ((m[known] > 0) != (m[known[0]] > 0)).any():
-        return
+        return columns
+    columns = columns.copy()
     first = bool(m[known[0]] > 0)
     for i in known[(m[known] > 0) != first]:
         columns.put(int(i), Outcome(int(i), OutcomeKind.ERROR, None, mismatch(first)))
+    return columns
 
 
 def mismatch(first: bool) -> TaskError:

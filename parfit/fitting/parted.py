@@ -161,6 +161,8 @@ class _Begun:
 class _Filling(Store):
     """The parts of a folder, as solutions come."""
 
+    noted = True  # for the part that is on its way, which is in a file of SQLite
+
     def __init__(self, call: Call, parts: Parts) -> None:
         self._call, self._parts = call, parts
         self._begun: dict[int, _Begun] = {}

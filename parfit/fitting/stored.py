@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import warnings
@@ -17,17 +18,18 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, ParfitError, ParfitWarning
-from parfit.core.fingerprint import digest, of_columns
+from parfit.core.fingerprint import digest_and_parts, of_columns
 from parfit.core.origin import Origin
-from parfit.core.parameters import Parameters
+from parfit.core.parameters import Parameters, settled
 from parfit.core.problem import Problem
 from parfit.core.protocols import Solver
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
+from parfit.stores.matching import merged
 from parfit.stores.parts import is_parts
-from parfit.stores.reading import Argument, Identity, damage_of, read_store
-from parfit.stores.sqlite import SqliteStore
+from parfit.stores.reading import Argument, Identity, read_store
+from parfit.stores.sqlite import SqliteStore, Wanted
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
 __all__ = ["fingerprints_of", "identity_of", "open_store", "store_for", "structure_of"]
@@ -56,17 +58,17 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
 
         return open_parts(Path(path))  # type: ignore[return-value]
     stored = read_store(path)
-    if stored.damaged:
-        warnings.warn(f"{path} is damaged: {damage_of(stored)}", ParfitWarning, stacklevel=2)
+    if stored.damage:
+        warnings.warn(f"{path} is damaged: {stored.damage}", ParfitWarning, stacklevel=2)
     facts = stored.identity.facts
     labels = index_from_json(facts["labels"])
     columns = Columns(len(labels), len(facts["names"]))
-    for rows in stored.rows:
-        inside = np.flatnonzero(rows.positions < len(labels))
-        columns.place(rows.positions[inside], rows.columns.taken(inside))
+    held = merged(stored.rows, len(facts["names"]))
+    inside = np.flatnonzero(held.positions < len(labels))
+    columns.place(held.positions[inside], held.columns.taken(inside))
     engine = facts.get("engine") or "rows"
     if engine == "rows":
-        reconcile(columns)
+        columns = reconcile(columns)
     made = f"written by parfit {facts['versions'].get('parfit')}"
     seconds = float(np.nansum(columns.floats_of("seconds")))
     return Fits(columns, labels, structure_of(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
@@ -80,14 +82,10 @@ def store_for(
     given: dict[str, Any],
 ) -> SqliteStore:
     """The store at a path, for one call of `fit`; not opened yet."""
-    p = problem.parameters
-    shape = (len(datasets), len(p.names))
-    starts = np.full(shape, np.nan) if p.start_of is not None else np.broadcast_to(p.start, shape)
     return SqliteStore(
         path,
         identity_of(datasets, problem, solver, given),
-        fingerprints_of(datasets, p),
-        starts,
+        _wanted(datasets, problem),
         retry_failed=given["retry_failed"],
         overwrite=given["overwrite"],
     )
@@ -102,17 +100,36 @@ def identity_of(datasets: Datasets, problem: Problem, solver: Solver, given: dic
 
 def fingerprints_of(datasets: Datasets, p: Parameters) -> NDArray[np.uint64]:
     """What each dataset is, its label, its own start and bounds included, shape (B, 2)."""
-    fingerprints = datasets.fingerprints() ^ _of_labels(datasets.labels)
-    per_row = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
-    return fingerprints ^ of_columns(per_row, len(datasets)) if per_row else fingerprints
+    return _fingerprints(datasets, p, _numbers_of(datasets.labels))
 
 
-def _of_labels(labels: pd.Index[Any]) -> NDArray[np.uint64]:
-    """A fingerprint of each label, shape (B, 2)."""
+def _wanted(datasets: Datasets, problem: Problem) -> Wanted:
+    """What the datasets are. A label counts where the objective can see it."""
+    p = problem.parameters
+    shape = (len(datasets), len(p.names))
+    labels = _numbers_of(datasets.labels)
+    fingerprints = _fingerprints(datasets, p, labels if datasets.shows_labels else None)
+    start = np.full(shape, np.nan)
+    if p.start_of is None and p.bounds_of is None:
+        start[:] = settled(p.start, p.lower, p.upper, p.fixed)
+    return Wanted(fingerprints, labels, start)
+
+
+def _fingerprints(datasets: Datasets, p: Parameters, labels: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+    own = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
+    fingerprints = datasets.fingerprints()
+    for columns in ([] if labels is None else [labels]), own:
+        if columns:
+            fingerprints = fingerprints ^ of_columns(columns, len(datasets))
+    return fingerprints
+
+
+def _numbers_of(labels: pd.Index[Any]) -> NDArray[np.uint64]:
+    """A number for each label, shape (B,)."""
     if isinstance(labels, pd.RangeIndex):
-        return of_columns([labels.to_numpy()], len(labels))
-    made = pd.util.hash_array(np.array([repr(label) for label in labels], dtype=object), categorize=False)
-    return of_columns([made], len(labels))
+        return labels.to_numpy().astype(np.int64).view(np.uint64)
+    made: NDArray[np.uint64] = pd.util.hash_array(np.array([repr(v) for v in labels], dtype=object), categorize=False)
+    return made
 
 
 def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, Argument]:
@@ -126,13 +143,20 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
         "fixed": (p.fixed, _short(list(np.array(p.names)[p.fixed]))),
         "constraints": (problem.constraints, f"{len(problem.constraints)} of them"),
         "method": (_settings(solver), _short(given["method"])),
-        "options": (given["options"], _short(given["options"])),
+        "options": (_options(solver, given), _short(given["options"] or None)),
         "jac": (problem.jac, _named(problem.jac)),
         "maximize": (problem.maximize, str(problem.maximize)),
         "seed": (problem.seed, str(problem.seed)),
         "history": (problem.history, str(problem.history)),
     }
-    return {name: Argument(digest(what).hex(), shown) for name, (what, shown) in parts.items()}
+    found = {}
+    for name, (what, shown) in parts.items():
+        try:
+            whole, of_parts = digest_and_parts(what)
+            found[name] = Argument(whole.hex(), shown, {part: mark.hex() for part, mark in of_parts.items()})
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"{name}: {exc}") from None
+    return found
 
 
 def _common(p: Parameters) -> Any:
@@ -151,31 +175,45 @@ def _settings(solver: Solver) -> Any:
     return type(solver), {f.name: getattr(solver, f.name) for f in fields(solver) if f.name != "options"}
 
 
+def _options(solver: Solver, given: dict[str, Any]) -> Any:
+    """The options, be they given by themselves or with a solver; none is as good as no others than the usual."""
+    own = getattr(solver, "options", None)
+    return (dict(given["options"]) if given["options"] else None), (dict(own) if own else None)
+
+
 def _named(thing: Any) -> str:
     return getattr(thing, "__qualname__", None) or (_short(thing) if not callable(thing) else type(thing).__qualname__)
 
 
 def _short(value: Any) -> str:
     """A value where it is short and says something; data are not shown."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the user's own, or nested too deeply
+        text = "\n"
     return text if len(text) <= 60 and "\n" not in text and " at 0x" not in text else f"a {type(value).__name__}"
 
 
 def _facts(datasets: Datasets, problem: Problem) -> dict[str, Any]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     structure = problem.parameters.structure
     return {
         "names": list(structure.names),
         "structure": tree_as_json(structure.unflatten(np.zeros(len(structure)))),
         "labels": index_as_json(datasets.labels),
         "maximize": problem.maximize,
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def structure_of(facts: dict[str, Any]) -> Structure:

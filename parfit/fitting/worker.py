@@ -15,6 +15,7 @@ from parfit.core.errors import InvalidInputError, MethodMismatchError
 from parfit.core.parameters import Parameters
 from parfit.core.problem import BoundProblem, Problem, RowTask
 from parfit.core.protocols import Solver
+from parfit.core.randomness import seeds_are_unused
 from parfit.core.solution import Solution, Status
 
 __all__ = ["fit_one", "random_state", "ready"]
@@ -42,11 +43,21 @@ def _double_precision() -> AbstractContextManager[Any]:
 
 
 def _fit_one(problem: Problem, solver: Solver, task: RowTask) -> Solution:
-    problem.seed_globals(task.position)
+    seeded = problem.seed_globals(task.position)
+    bound = None
     try:
         bound = problem.bind(task)
     except InvalidInputError as exc:
-        return Solution(np.full(len(problem.parameters.names), np.nan), Status.INVALID, str(exc), nfev=0, nit=0)
+        found = Solution(np.full(len(problem.parameters.names), np.nan), Status.INVALID, str(exc), nfev=0, nit=0)
+    else:
+        found = _solved(problem, solver, bound)
+    if problem.noted:
+        found.start = None if bound is None or not bound.starts_alone else bound.full
+        found.drew = seeded is not None and ((bound is not None and bound.has_rng) or not seeds_are_unused(seeded))
+    return found
+
+
+def _solved(problem: Problem, solver: Solver, bound: BoundProblem) -> Solution:
     try:
         if problem.maximize and bound.is_residuals:
             raise MethodMismatchError("maximize=True needs a scalar objective, and this one gives residuals")

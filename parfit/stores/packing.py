@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,34 +12,36 @@ from numpy.typing import NDArray
 from parfit.core.columns import STATUSES, Columns
 from parfit.core.solution import TaskError, WarningText
 
-__all__ = ["Rows", "packed", "unpacked"]
+__all__ = ["Block", "Packer", "Rows", "unpacked"]
 
-#: The numbers in a body, one after another: name and type, each with a leading axis of rows.
+_T = TypeVar("_T")
+#: The numbers in a body, one after another: name and type, each with a leading axis of rows; the widest first, so that
+#: each begins at a multiple of its width.
 _LAYOUT = (
     ("positions", "<i8"),
+    ("labels", "<u8"),
     ("fingerprints", "<u8"),
+    ("seeded", "<i8"),
     ("params", "<f8"),
     ("starts", "<f8"),
-    ("floats", "<f8"),
-    ("ints", "<i4"),
+    *((f"float {i}", "<f8") for i in range(4)),
+    ("cov", "<f8"),
+    *((f"int {i}", "<i4") for i in range(6)),
     ("messages", "<i4"),
     ("at_bound", "|i1"),
     ("status", "|i1"),
-    ("cov", "<f8"),
 )
+#: What often counts up by one from row to row, so that what is above the count is often the same for all.
+_COUNTING = ("positions", "labels")
+#: For fewer rows it takes longer to look than to write.
+_MANY = 64
+#: The bytes at the end that say how long the text before them is.
+_TAIL = 8
 
 
 def _rest(name: str, n: int) -> tuple[int, ...]:
     """The other axes, for n parameters."""
-    sizes = {
-        "fingerprints": 2,
-        "params": n,
-        "starts": n,
-        "floats": 4,
-        "ints": 6,
-        "at_bound": n,
-        "cov": n * (n + 1) // 2,
-    }
+    sizes = {"fingerprints": 2, "params": n, "starts": n, "at_bound": n, "cov": n * (n + 1) // 2}
     return (sizes[name],) if name in sizes else ()
 
 
@@ -48,9 +51,13 @@ class Rows(NamedTuple):
     Attributes
     ----------
     positions : ndarray of int, shape (k,)
-        Which datasets.
+        Where they are.
+    labels : ndarray of uint64, shape (k,)
+        A number for each label, the same for equal ones.
     fingerprints : ndarray of uint64, shape (k, 2)
-        Of their data.
+        Of what was fitted.
+    seeded : ndarray of int, shape (k,)
+        The position that their random numbers came from; -1 where none were used, and any will do.
     starts : ndarray, shape (k, n)
         Where they started; NaN where that is not known.
     columns
@@ -58,79 +65,169 @@ class Rows(NamedTuple):
     """
 
     positions: NDArray[np.intp]
+    labels: NDArray[np.uint64]
     fingerprints: NDArray[np.uint64]
+    seeded: NDArray[np.intp]
     starts: NDArray[np.float64]
     columns: Columns
 
+    @classmethod
+    def blank(cls, positions: NDArray[np.intp], n: int) -> Self:
+        """Rows of n parameters that were not run."""
+        k = len(positions)
+        labels, seeded = np.zeros(k, np.uint64), np.full(k, -1)
+        return cls(positions, labels, np.zeros((k, 2), np.uint64), seeded, np.full((k, n), np.nan), Columns(k, n))
 
-def packed(rows: Rows) -> bytes:
-    """Rows as bytes: a line of JSON, then the numbers."""
-    columns = rows.columns
-    n = columns.params.shape[1]
-    message_of, messages = columns.coded_messages()
-    history = {str(i): [*map(int, steps.shape)] for i, steps in columns.history.items()}
-    head = {
-        "rows": len(columns),
-        "parameters": n,
-        "cov": columns.cov is not None,
-        "statuses": [str(status) for status in STATUSES],
-        "messages": messages,
-        "errors": {str(i): [e.type, e.message, e.traceback] for i, e in columns.errors.items()},
-        "warnings": {str(i): [[w.category, w.message, w.count] for w in ws] for i, ws in columns.warnings.items()},
-        "history": history,
-    }
-    held = {
-        "positions": rows.positions,
-        "fingerprints": rows.fingerprints,
-        "params": columns.params,
-        "starts": rows.starts,
-        "floats": columns.floats,
-        "ints": columns.ints,
-        "messages": message_of,
-        "at_bound": columns.at_bound,
-        "status": columns.status,
-        "cov": columns.cov,
-    }
-    parts: list[Any] = [json.dumps(head).encode() + b"\n"]
-    for name, dtype in _LAYOUT:
-        if (array := held[name]) is not None:
-            parts.append(np.ascontiguousarray(array, dtype=dtype).data)
-    parts += [np.ascontiguousarray(columns.history[int(i)], dtype="<f8").data for i in history]
-    return b"".join(parts)
+    def taken(self, chosen: NDArray[np.intp]) -> Rows:
+        """Some of them, a copy."""
+        positions, labels, fingerprints, seeded, starts, columns = self
+        parts = (positions[chosen], labels[chosen], fingerprints[chosen], seeded[chosen], starts[chosen])
+        return Rows(*parts, columns.taken(chosen))
 
 
-def unpacked(body: bytes) -> Rows:
+class Block(NamedTuple):
+    """Rows, and what they are of: fingerprints of the call, and the engine."""
+
+    call: str
+    engine: str | None
+    rows: Rows
+
+
+class Packer:
+    """Makes bytes of rows, in memory that is used again.
+
+    They are the numbers, those that are the same in all rows once; a text in JSON; and how long that is.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, dtype=np.uint8)
+
+    def packed(self, call: str, engine: str | None, rows: Rows, chosen: NDArray[np.intp]) -> memoryview:
+        """Some rows of a call, one at least; good until the next."""
+        columns = rows.columns
+        k, n = len(chosen), columns.params.shape[1]
+        message_of, messages = columns.coded_messages()
+        held: dict[str, NDArray[Any] | None] = {
+            "positions": rows.positions,
+            "labels": rows.labels,
+            "fingerprints": rows.fingerprints,
+            "seeded": rows.seeded,
+            "params": columns.params,
+            "starts": rows.starts,
+            **{f"float {i}": columns.floats[:, i] for i in range(columns.floats.shape[1])},
+            **{f"int {i}": columns.ints[:, i] for i in range(columns.ints.shape[1])},
+            "messages": message_of,
+            "at_bound": columns.at_bound,
+            "status": columns.status,
+            "cov": columns.cov,
+        }
+        self._grow(0, k * sum(np.dtype(dtype).itemsize * math.prod(_rest(name, n)) for name, dtype in _LAYOUT))
+        once, at = [], 0
+        for name, dtype in _LAYOUT:
+            if (array := held[name]) is None:
+                continue
+            taken = np.ndarray((k, *array.shape[1:]), dtype, self._buffer.data, at)
+            if array.dtype == taken.dtype:
+                np.take(array, chosen, axis=0, out=taken, mode="clip")
+            else:
+                taken[:] = array[chosen]
+            if name in _COUNTING:
+                taken -= np.arange(k, dtype=taken.dtype)
+            if name == "messages":
+                used = np.flatnonzero(np.bincount(taken))
+                code_of = np.empty(len(messages), dtype=taken.dtype)
+                code_of[used] = np.arange(len(used))
+                taken[:], messages = code_of[taken], [messages[code] for code in used]
+            if k >= _MANY and _is_constant(taken):
+                once.append(name)
+                taken = taken[:1]
+            at += taken.nbytes
+        errors = _of_those(chosen, columns.errors)
+        warned = _of_those(chosen, columns.warnings)
+        histories = _of_those(chosen, columns.history)
+        head = {
+            "call": call,
+            "engine": engine,
+            "rows": k,
+            "parameters": n,
+            "cov": columns.cov is not None,
+            "once": once,
+            "statuses": [str(status) for status in STATUSES],
+            "messages": messages,
+            "errors": {i: [e.type, e.message, e.traceback] for i, e in errors.items()},
+            "warnings": {i: [[w.category, w.message, w.count] for w in ws] for i, ws in warned.items()},
+            "history": {i: [*map(int, steps.shape)] for i, steps in histories.items()},
+        }
+        text = json.dumps(head).encode()
+        steps = [np.ascontiguousarray(steps, dtype="<f8").tobytes() for steps in histories.values()]
+        for part in (*steps, text, len(text).to_bytes(_TAIL, "little")):
+            self._grow(at, at + len(part))
+            self._buffer[at : at + len(part)] = np.frombuffer(part, dtype=np.uint8)
+            at += len(part)
+        return self._buffer.data[:at]
+
+    def _grow(self, kept: int, size: int) -> None:
+        """Make room; others may still look at what there was."""
+        if len(self._buffer) < size:
+            grown = np.empty(size + size // 4, dtype=np.uint8)
+            grown[:kept] = self._buffer[:kept]
+            self._buffer = grown
+
+
+def _of_those(chosen: NDArray[np.intp], kept: dict[int, _T]) -> dict[int, _T]:
+    """What some rows have, by their places among them."""
+    return {i: kept[p] for i, p in enumerate(chosen.tolist()) if p in kept} if kept else {}
+
+
+def _is_constant(array: NDArray[Any]) -> bool:
+    """Whether all rows are the same, to the bit."""
+    bits = array.view(np.int64) if array.dtype.kind == "f" else array
+    if (bits[-1] != bits[0]).any() or (bits[len(bits) // 2] != bits[0]).any():
+        return False
+    return bool((bits == bits[0]).all())
+
+
+def unpacked(body: bytes) -> Block:
     """The rows that were packed.
 
     Raises
     ------
-    ValueError
+    ValueError, LookupError, TypeError, AttributeError
         For bytes that hold none.
     """
-    end = body.index(b"\n") + 1
-    head = json.loads(body[:end])
-    rows, n = head["rows"], head["parameters"]
-    at = end
-    found: dict[str, Any] = {}
+    end = len(body) - _TAIL - int.from_bytes(body[-_TAIL:], "little")
+    if end < 0:
+        raise ValueError("too short")
+    head = json.loads(body[end:-_TAIL])
+    k, n, once, at = head["rows"], head["parameters"], head["once"], 0
 
     def numbers(dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         nonlocal at
-        count = int(np.prod(shape))
-        made = np.frombuffer(body, dtype, count, at).reshape(shape)
+        made = np.frombuffer(body, dtype, math.prod(shape), at).reshape(shape)
         at += made.nbytes
         return made.astype(made.dtype.newbyteorder("="))
 
+    found: dict[str, Any] = {}
     for name, dtype in _LAYOUT:
         if name != "cov" or head["cov"]:
-            found[name] = numbers(dtype, (rows, *_rest(name, n)))
-    columns = Columns(rows, n)
-    columns.params, columns.at_bound, columns.floats, columns.ints = (
-        found[name] for name in ("params", "at_bound", "floats", "ints")
-    )
+            shape = (k, *_rest(name, n))
+            found[name] = numbers(dtype, shape if name not in once else (1, *shape[1:]))
+            if name in once:
+                found[name] = np.broadcast_to(found[name], shape).copy()
+            if name in _COUNTING:
+                found[name] += np.arange(k, dtype=found[name].dtype)
+    columns = Columns(k, n)
+    columns.params, columns.at_bound = found["params"], found["at_bound"]
+    columns.floats = np.stack([found[f"float {i}"] for i in range(columns.floats.shape[1])], axis=1)
+    columns.ints = np.stack([found[f"int {i}"] for i in range(columns.ints.shape[1])], axis=1)
     codes = np.array([STATUSES.index(name) for name in head["statuses"]], dtype=np.int8)
     columns.status, columns.cov = codes[found["status"]], found.get("cov")
     columns.code_messages(found["messages"], head["messages"])
     columns.errors = {int(i): TaskError(*texts) for i, texts in head["errors"].items()}
     columns.warnings = {int(i): tuple(WarningText(*w) for w in ws) for i, ws in head["warnings"].items()}
     columns.history = {int(i): numbers("<f8", tuple(shape)) for i, shape in head["history"].items()}
-    return Rows(found["positions"].astype(np.intp), found["fingerprints"], found["starts"], columns)
+    if at != end:
+        raise ValueError("the numbers do not end where they should")
+    positions, seeded = found["positions"].astype(np.intp), found["seeded"].astype(np.intp)
+    rows = Rows(positions, found["labels"], found["fingerprints"], seeded, found["starts"], columns)
+    return Block(head["call"], head["engine"], rows)

@@ -26,7 +26,8 @@ import pandas as pd
 from parfit.core.errors import InvalidTypeError, ParfitWarning, StoreError, StoreMismatchError, missing_package
 from parfit.core.labels import unstorable
 from parfit.stores.lock import Lock
-from parfit.stores.reading import Argument, Identity, refuse_other
+from parfit.stores.opening import refuse_another
+from parfit.stores.reading import Argument, Identity
 
 __all__ = ["Manifest", "Parts", "is_parts", "read_footers", "read_manifest"]
 
@@ -171,7 +172,7 @@ class Parts:
                     p.unlink()
         elif there:
             found = read_manifest(self.path)
-            refuse_other(self.path, found.identity, self.manifest.identity)
+            refuse_another(self.path, self.manifest.identity, found.identity)
             facts = {**self.manifest.identity.facts, "engine": found.identity.facts.get("engine")}
             self.manifest = self.manifest._replace(
                 rows=found.rows, identity=self.manifest.identity._replace(facts=facts)

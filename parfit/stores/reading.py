@@ -14,36 +14,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parfit.core.errors import StoreError, StoreMismatchError
+from parfit.core.errors import StoreError
+from parfit.core.fingerprint import digest
 from parfit.stores.packing import Rows, unpacked
 
 __all__ = [
     "APPLICATION",
     "BUSY_S",
+    "DAMAGE",
     "FORMAT",
+    "PAGE",
     "Argument",
     "Identity",
     "Stored",
-    "damage_of",
     "is_empty",
     "read_store",
-    "refuse_other",
 ]
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 APPLICATION = 0x70726674
-FORMAT = 1
+FORMAT = 2
+#: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
+PAGE = 32768
 #: How long one waits for another's transaction, s.
 BUSY_S = 30.0
 #: What reading a damaged file may raise.
-_DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, MemoryError)
+DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
 
 
 class Argument(NamedTuple):
-    """An argument of the call: its fingerprint, and what to call it in a message."""
+    """An argument of the call: its fingerprint, what to call it in a message, and fingerprints of its parts by name."""
 
     fingerprint: str
     shown: str
+    parts: dict[str, str]
 
 
 class Identity(NamedTuple):
@@ -60,25 +64,9 @@ class Identity(NamedTuple):
     call: dict[str, Argument]
     facts: dict[str, Any]
 
-
-def refuse_other(path: Path, theirs: Identity, mine: Identity) -> None:
-    """Raise `StoreMismatchError` where what a path holds is not of this call."""
-    if [*mine.facts["names"]] != [*theirs.facts["names"]]:
-        raise StoreMismatchError(
-            f"{path} holds fits of the parameters {theirs.facts['names']}, and these are "
-            f"{mine.facts['names']}; overwrite=True starts anew, another path keeps both"
-        )
-    wrong = []
-    for name in dict.fromkeys((*theirs.call, *mine.call)):
-        a, b = theirs.call.get(name), mine.call.get(name)
-        if a is None or b is None or a.fingerprint != b.fingerprint:
-            was, now = (a.shown if a else "not there"), (b.shown if b else "not there")
-            wrong.append(f"{name} is another" if was == now else f"{name} was {was} and is {now}")
-    if wrong:
-        text = "; ".join(wrong)
-        raise StoreMismatchError(
-            f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
-        )
+    def fingerprint(self) -> str:
+        """Of the call and its parameters' names; each block of rows says it."""
+        return digest([[*self.facts["names"]], {name: self.call[name].fingerprint for name in sorted(self.call)}]).hex()
 
 
 class Stored(NamedTuple):
@@ -90,13 +78,13 @@ class Stored(NamedTuple):
         Of what.
     rows
         In the order in which they were written: of a row that comes twice, the later counts.
-    damaged
-        How many blocks cannot be read.
+    damage
+        What cannot be read, in words; none for nothing.
     """
 
     identity: Identity
     rows: list[Rows]
-    damaged: int
+    damage: str = ""
 
 
 def read_store(path: str | os.PathLike[str]) -> Stored:
@@ -113,7 +101,7 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
     try:
         with contextlib.closing(_reader(path)) as file:
             return _read(file, path)
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         raise _unreadable(path, exc) from exc
 
 
@@ -124,7 +112,7 @@ def is_empty(path: Path) -> bool:
     try:
         with contextlib.closing(_reader(path)) as file:
             return not file.execute("select count(*) from sqlite_master").fetchone()[0]
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 
@@ -147,11 +135,16 @@ def _read(file: sqlite3.Connection, path: Path) -> Stored:
         raise StoreError(f"{path} is a SQLite file, and no store of parfit's")
     version = file.execute("pragma user_version").fetchone()[0]
     if version != FORMAT:
-        raise StoreError(f"{path} has format {version}, and this version of parfit reads format {FORMAT}")
+        raise StoreError(
+            f"{path} has format {version}, and this version of parfit reads format {FORMAT}: "
+            "read it with the version that wrote it, or begin anew with overwrite=True"
+        )
     facts = {name: json.loads(text) for name, text in _texts(file, "facts")}
     call = {name: Argument(*json.loads(text)) for name, text in _texts(file, "call")}
-    rows, damaged = _blocks(file, facts["first_block"])
-    return Stored(Identity(call, facts), rows, damaged)
+    identity = Identity(call, facts)
+    rows, damaged = _blocks(file, facts["first_block"], identity.fingerprint())
+    damage = f"of its blocks of rows {len(rows)} can be read, and {damaged} or more cannot" if damaged else ""
+    return Stored(identity, rows, damage)
 
 
 def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
@@ -161,7 +154,7 @@ def _texts(file: sqlite3.Connection, table: str) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
+def _blocks(file: sqlite3.Connection, first: int, call: str) -> tuple[list[Rows], int]:
     """What can be read of the rows, and how many blocks, of those from the first on, cannot."""
     found, damaged = [], 0
     last = file.execute("select seq from sqlite_sequence where name = 'blocks'").fetchone()
@@ -171,21 +164,19 @@ def _blocks(file: sqlite3.Connection, first: int) -> tuple[list[Rows], int]:
     for key in range(first, most + 1):
         try:
             block = file.execute("select body, crc from blocks where id = ?", (key,)).fetchone()
-            if block is None or zlib.crc32(block[0]) != block[1]:
+            if block is None or zlib.crc32(block[0]) != block[1] or (held := unpacked(block[0])).call != call:
                 damaged += 1
             else:
-                found.append(unpacked(block[0]))
-        except _DAMAGE:
+                found.append(held.rows)
+        except DAMAGE:
             damaged += 1
     if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":
         damaged = 1  # of which nothing is left that says so
     return found, damaged
 
 
-def damage_of(stored: Stored) -> str:
-    """What is wrong with a file, in words."""
-    return f"of its blocks of rows {len(stored.rows)} can be read, and {stored.damaged} or more cannot"
-
-
 def _unreadable(path: Path, exc: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged, or no store of parfit's: {exc} (overwrite=True starts anew)")
+    return StoreError(
+        f"{path} is damaged, or no store of parfit's: {exc} "
+        "(the call of fit that wrote it recovers the rows that are sound; overwrite=True starts anew)"
+    )

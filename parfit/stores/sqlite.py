@@ -1,21 +1,21 @@
 """In a SQLite file: rows are durable within a second, readable while others come, and there after a crash.
 
     put, put_many ─▶ columns in memory, and the positions that the file lacks
-                        │ a thread, 50 times a second: packed, with a checksum, in a transaction of its own
+                        │ a thread, as soon as it is idle: packed, with a checksum, in a transaction of its own
                         ▼
     file:  facts    what the table is: names, labels, versions          ┐ text, with checksums
            call     a fingerprint of each argument that matters         ┘
-           blocks   rows, those that came together; of a row that is in two, the later counts. Many short blocks are
-                    made one on closing
+           blocks   rows, those that came together, by position; of a position that is in two, the later counts. Many
+                    short blocks are made one on closing
 
-One process writes (`parfit.stores.lock`), any number read. Nothing in the file is a pickle: to open one that somebody
-else made runs no code.
+The table is what stands at the positions of the datasets of the last call; behind them are rows of other datasets,
+kept for a call that has them again (`parfit.stores.matching`). One process writes (`parfit.stores.lock`), any number
+read. Nothing in the file is a pickle: to open one that somebody else made runs no code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +34,22 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.core.protocols import Store
-from parfit.core.solution import Outcome, Solutions, Status
+from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.stores.lock import Lock
-from parfit.stores.packing import Rows, packed
-from parfit.stores.reading import (
-    APPLICATION,
-    BUSY_S,
-    FORMAT,
-    Identity,
-    Stored,
-    damage_of,
-    is_empty,
-    read_store,
-    refuse_other,
-)
+from parfit.stores.matching import matched, merged
+from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
+from parfit.stores.packing import Packer, Rows
+from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, PAGE, Identity, Stored
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "Wanted"]
 
-#: How long a row waits until it is written, s.
-_INTERVAL_S = 0.02
-#: And how long until it outlives a power failure: until then it outlives this process alone.
-_SYNCHRONISED_S = 0.8
+#: After a transaction the thread waits so many times as long as it took, and no longer than this, s: what comes one by
+#: one is written at once, what comes fast is written together (benchmarks/store.py).
+_REST, _LONGEST_REST_S = 20, 0.02
+#: What comes in one burst is waited for, s.
+_BURST_S = 0.001
+#: How long until a row outlives a power failure, s, or so many bytes: until then it outlives this process alone.
+_SYNCHRONISED_S, _SYNCHRONISED_BYTES = 0.8, 4 << 20
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
 _TABLES = (
@@ -62,6 +57,24 @@ _TABLES = (
     "create table call (name text primary key, value text not null, crc integer not null)",
     "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
 )
+
+
+class Wanted(NamedTuple):
+    """The datasets of a call.
+
+    Attributes
+    ----------
+    fingerprints : ndarray of uint64, shape (B, 2)
+        Of all that is each one's own: data, start, bounds.
+    labels : ndarray of uint64, shape (B,)
+        A number for each label, the same for equal ones.
+    starts : ndarray, shape (B, n)
+        Where each starts; NaN where only the worker knows.
+    """
+
+    fingerprints: NDArray[np.uint64]
+    labels: NDArray[np.uint64]
+    starts: NDArray[np.float64]
 
 
 class SqliteStore(Store):
@@ -73,10 +86,8 @@ class SqliteStore(Store):
         The file; made where there is none. Its folder must exist.
     identity
         Of what the table is.
-    fingerprints : ndarray of uint64, shape (B, 2)
-        Of the data of each row.
-    starts : ndarray, shape (B, n)
-        Where each row starts; NaN where that is not known.
+    wanted
+        Of which datasets.
     retry_failed
         Whether rows that did not converge are to be fitted again.
     overwrite
@@ -91,31 +102,41 @@ class SqliteStore(Store):
         On entering, where the file holds a table of something else.
     """
 
+    noted: ClassVar[bool] = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         identity: Identity,
-        fingerprints: NDArray[np.uint64],
-        starts: NDArray[np.float64],
+        wanted: Wanted,
         *,
         retry_failed: bool = False,
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path).resolve()  # one lock, by whatever name the file is called
         self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
-        self._fingerprints = fingerprints
-        self._starts = starts
+        self._call = identity.fingerprint()
         self._retry_failed = retry_failed
         self._overwrite = overwrite
-        self._columns = Columns(len(starts), len(identity.facts["names"]))
+        count, n = len(wanted.fingerprints), len(identity.facts["names"])
+        self._columns = Columns(count, n)
+        #: All rows of the table, done or not.
+        self._rows = Rows.blank(np.arange(count), n)._replace(
+            labels=wanted.labels,
+            fingerprints=wanted.fingerprints,
+            starts=wanted.starts,
+            columns=self._columns,
+        )
+        #: What the file has for other calls, behind the table.
+        self._others = Rows.blank(np.empty(0, np.intp), n)
         self._waiting: list[NDArray[np.intp]] = []
         self._waits = 0
+        self._packer = Packer()
         self._lock = threading.Lock()
+        self._wakes = threading.Event()
         self._ends = threading.Event()
         self._error: Exception | None = None
         self._told = False
-        #: Whether the file has rows that are not in the columns.
-        self._holds_more = False
         self._old: NDArray[np.float64] | None = None
 
     # ---- the protocol
@@ -123,17 +144,22 @@ class SqliteStore(Store):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(self._path))
-            stored = None if is_empty(self._path) or self._gives_way() else read_store(self._path)
-            if stored is not None:
-                self._take_in(stored)
-                if stored.damaged:
-                    self._put_aside(stored)
-            anew = stored is None or stored.damaged > 0
+            anew = self._overwrite and gives_way(self._path)
+            stored = None if anew else what_is_there(self._path, self._identity)
+            moves = self._take_in(stored) if stored is not None else []
+            anew = stored is None or bool(stored.damage)
+            if stored is not None and stored.damage:
+                put_aside(self._path, stored.damage)
             self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
-            if anew:
-                self._begin(stored)
-            elif stored is not None:
-                self._note_changes(stored.identity.facts)
+            try:
+                self._file.execute("begin")
+                if anew or stored is None:
+                    self._begin()
+                else:
+                    self._go_on(stored.identity.facts, moves)
+                self._file.execute("commit")
+            except sqlite3.Error as exc:
+                raise StoreError(f"{self._path} cannot be written: {exc}") from exc
             self._thread = threading.Thread(target=self._write_on, name="parfit store", daemon=True)
             self._thread.start()
             self._opened = opened.pop_all()
@@ -141,6 +167,7 @@ class SqliteStore(Store):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._ends.set()
+        self._wakes.set()
         self._thread.join()
         with self._opened:
             with contextlib.suppress(sqlite3.Error):  # all is there without
@@ -152,14 +179,22 @@ class SqliteStore(Store):
             raise StoreError(f"{self._waits:,} rows could not be written to {self._path}: {self._error}")
 
     def put(self, position: int, outcome: Outcome) -> None:
+        found = outcome.value
         with self._lock:
             self._columns.put(position, outcome)
+            # What raised may have drawn before.
+            self._rows.seeded[position] = -1 if isinstance(found, Solution) and not found.drew else position
+            if isinstance(found, Solution) and found.start is not None:
+                self._rows.starts[position] = found.start
             self._wait(np.array([position]))
         self._tell()
 
     def put_many(self, solutions: Solutions) -> None:
         with self._lock:
             self._columns.put_many(solutions)
+            self._rows.seeded[solutions.positions] = -1  # what draws is not compiled
+            if solutions.start is not None:
+                self._rows.starts[solutions.positions] = solutions.start
             self._wait(solutions.positions)
         self._tell()
 
@@ -173,10 +208,13 @@ class SqliteStore(Store):
             return self._columns
 
     def old_solutions(self) -> NDArray[np.float64] | None:
+        if self._old is not None:  # who asks for them starts there, and then the worker knows where
+            self._rows.starts[np.isfinite(self._old).all(axis=1)] = np.nan
         return self._old
 
     def settle(self, engine: str) -> None:
-        if self.engine not in (None, engine) and not self._columns.has(Status.NOT_RUN).all():
+        holds = len(self._others.positions) > 0 or not self._columns.has(Status.NOT_RUN).all()
+        if holds and self.engine not in (None, engine):
             raise StoreMismatchError(
                 f"{self._path} holds fits of engine {self.engine!r}, and this call would go on with {engine!r}, whose "
                 f"last digits are others: engine={self.engine!r} goes on, overwrite=True starts anew"
@@ -187,56 +225,40 @@ class SqliteStore(Store):
 
     # ---- opening
 
-    def _gives_way(self) -> bool:
-        """Whether what is there gives way; never what is not a store."""
-        if not self._overwrite:
-            return False
-        with open(self._path, "rb") as file:
-            head = file.read(72)
-        if head and head[68:72] != APPLICATION.to_bytes(4, "big"):
-            raise StoreError(f"{self._path} is no store of parfit's, and is left as it is")
-        return True
-
-    def _put_aside(self, stored: Stored) -> None:
-        """Keep a damaged file under another name; what is sound goes into a new one."""
-        names = (f"{self._path.name}.damaged{number or ''}" for number in itertools.count())
-        aside = next(path for path in map(self._path.with_name, names) if not path.exists())
-        for ending in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self._path.with_name(self._path.name + ending), aside.with_name(aside.name + ending))
-        warnings.warn(
-            f"{self._path} is damaged: {damage_of(stored)}; the rows that are lost are fitted again. "
-            f"The damaged file is kept as {aside.name}",
-            ParfitWarning,
-            stacklevel=2,
-        )
-
-    def _take_in(self, stored: Stored) -> None:
-        """Check that the file is of the same, and read its rows."""
-        refuse_other(self._path, stored.identity, self._identity)
+    def _take_in(self, stored: Stored) -> list[tuple[Rows, NDArray[np.intp]]]:
+        """Check that the file is of the same, and read its rows; what has to move in it, where it will stand."""
+        refuse_another(self._path, self._identity, stored.identity)
         self.engine = self._identity.facts["engine"] = stored.identity.facts.get("engine")
-        fingerprints = np.zeros_like(self._fingerprints)
-        there = np.zeros(len(fingerprints), dtype=bool)
-        for rows in stored.rows:
-            inside = rows.positions < len(there)
-            positions, columns = rows.positions, rows.columns
-            if not inside.all():
-                self._holds_more = True
-                positions, columns = positions[inside], columns.taken(np.flatnonzero(inside))
-            self._columns.place(positions, columns)
-            fingerprints[positions], there[positions] = rows.fingerprints[inside], True
-        same = (fingerprints == self._fingerprints).all(axis=1)
-        if there.any() and not same[there].any():
+        count, n = self._columns.params.shape
+        held = merged(stored.rows, n)
+        matches = matched(held, self._rows.fingerprints, self._rows.labels)
+        if count and len(held.positions) and not matches.known:
             raise StoreMismatchError(
-                f"{self._path} holds fits of other data: none of its {int(there.sum()):,} rows is in these; "
+                f"{self._path} holds fits of other data: none of its {len(held.positions):,} rows is in these; "
                 "overwrite=True starts anew, another path keeps both"
             )
-        changed = np.flatnonzero(there & ~same)
-        self._holds_more |= len(changed) > 0
+        here = np.flatnonzero(matches.rows >= 0)
+        of_these = matches.rows[here]
+        self._columns.place(here, held.columns.taken(of_these))
+        for mine, theirs in ((self._rows.seeded, held.seeded), (self._rows.starts, held.starts)):
+            mine[here] = theirs[of_these]
+        changed = np.flatnonzero(matches.old >= 0)
         if len(changed):
-            self._old = np.full(self._columns.params.shape, np.nan)
-            self._old[changed] = self._columns.params[changed]
-            self._columns.place(changed, Columns(len(changed), self._old.shape[1]))
+            self._old = np.full((count, n), np.nan)
+            self._old[changed] = held.columns.params[matches.old[changed]]
+        others = np.setdiff1d(np.arange(len(held.positions)), of_these)
+        stands = held.positions[others]
+        in_the_way = np.flatnonzero(stands < count)
+        free = max(count, int(held.positions.max(initial=-1)) + 1)
+        stands[in_the_way] = free + np.arange(len(in_the_way))
+        self._others = held.taken(others)._replace(positions=stands)
+        moved = here[held.positions[of_these] != here]
+        emptied = np.setdiff1d(held.positions, np.concatenate([here, stands]))
+        return [
+            (self._rows, moved),
+            (self._others, in_the_way),
+            (Rows.blank(emptied, n), np.arange(len(emptied))),
+        ]
 
     def _connected(self, anew: bool) -> sqlite3.Connection:
         """A connection that writes; to an empty file where there is nothing to keep."""
@@ -245,88 +267,104 @@ class SqliteStore(Store):
                 for ending in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
             file = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            file.execute("pragma page_size = 65536")  # blocks are long
+            file.execute(f"pragma page_size = {PAGE}")
             file.execute("pragma journal_mode = wal")
             file.execute("pragma synchronous = normal")
+            file.execute("pragma wal_autocheckpoint = 0")  # the thread does
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(f"{self._path} cannot be written: {exc}") from exc
         return file
 
-    def _begin(self, stored: Stored | None) -> None:
+    def _begin(self) -> None:
         """The tables, and what is sound of a damaged file."""
         file = self._file
-        try:
-            file.execute("begin")
-            for statement in _TABLES:
-                file.execute(statement)
-            file.execute(f"pragma application_id = {APPLICATION}")
-            file.execute(f"pragma user_version = {FORMAT}")
-            for name, argument in self._identity.call.items():
-                _say(file, "call", name, list(argument))
-            for name, value in self._identity.facts.items():
-                _say(file, "facts", name, value)
-            for rows in stored.rows if stored is not None else ():
-                _insert(file, packed(rows))
-            file.execute("commit")
-        except sqlite3.Error as exc:
-            raise StoreError(f"{self._path} cannot be written: {exc}") from exc
+        for statement in _TABLES:
+            file.execute(statement)
+        file.execute(f"pragma application_id = {APPLICATION}")
+        file.execute(f"pragma user_version = {FORMAT}")
+        for name, argument in self._identity.call.items():
+            _say(file, "call", name, list(argument))
+        for name, value in self._identity.facts.items():
+            _say(file, "facts", name, value)
+        self._insert_all()
 
-    def _note_changes(self, facts: dict[str, Any]) -> None:
-        """What may differ from call to call: labels, versions."""
+    def _go_on(self, facts: dict[str, Any], moves: list[tuple[Rows, NDArray[np.intp]]]) -> None:
+        """What differs from call to call: labels, versions, and where rows stand."""
         for name, value in self._identity.facts.items():
             if name != "first_block" and facts.get(name) != json.loads(json.dumps(value)):
                 _say(self._file, "facts", name, value)
+        for rows, chosen in moves:
+            self._insert_rows(rows, chosen)
 
     # ---- the thread
 
     def _wait(self, positions: NDArray[np.intp]) -> None:
         self._waiting.append(positions)
         self._waits += len(positions)
+        if not self._wakes.is_set():
+            self._wakes.set()
 
     def _write_on(self) -> None:
-        synchronised = time.monotonic()
-        while not self._ends.wait(_INTERVAL_S):
-            self._flush()
-            if time.monotonic() > synchronised + _SYNCHRONISED_S:
+        begin, written = time.monotonic(), 0
+        while not self._ends.is_set():
+            self._wakes.wait(_SYNCHRONISED_S if written or self._waits else None)
+            self._wakes.clear()
+            time.sleep(_BURST_S)
+            woken = time.monotonic()
+            if not written:
+                begin = woken
+            written += self._flush()
+            if written and (woken > begin + _SYNCHRONISED_S or written > _SYNCHRONISED_BYTES):
                 with contextlib.suppress(sqlite3.Error):  # what cannot be written waits, and tells
                     self._file.execute("pragma wal_checkpoint(passive)")
-                synchronised = time.monotonic()
+                written = 0
+            self._ends.wait(min(_LONGEST_REST_S, _REST * (time.monotonic() - woken)))
         self._flush()
 
-    def _flush(self) -> None:
-        """Write what waits; where that fails, it waits on."""
+    def _flush(self) -> int:
+        """Write what waits; how many bytes. Where that fails, it waits on."""
         with self._lock:
             if not self._waiting:
-                return
-            positions = np.unique(np.concatenate(self._waiting))
+                return 0
+            positions = np.sort(np.concatenate(self._waiting))  # a row that came twice may be there twice
             self._waiting, self._waits = [], 0
-            body = self._packed(positions)
         try:
-            _insert(self._file, body)
+            with self._lock:
+                body = self._packer.packed(self._call, self.engine, self._rows, positions)
+            self._insert(body)
             self._error = None
-        except sqlite3.Error as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is told, and tried again
             with self._lock:
                 self._error = exc
                 self._waiting.append(positions)
                 self._waits += len(positions)
+            return 0
+        return len(body)
+
+    def _insert(self, body: memoryview) -> None:
+        self._file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
+
+    def _insert_rows(self, rows: Rows, chosen: NDArray[np.intp]) -> None:
+        """Some rows, in blocks that are not too long."""
+        for at in range(0, len(chosen), _LONGEST):
+            self._insert(self._packer.packed(self._call, self.engine, rows, chosen[at : at + _LONGEST]))
+
+    def _insert_all(self) -> None:
+        """All that is known."""
+        self._insert_rows(self._rows, np.flatnonzero(~self._columns.has(Status.NOT_RUN)))
+        self._insert_rows(self._others, np.arange(len(self._others.positions)))
 
     def _gather(self) -> None:
         """Make many short blocks a few long ones."""
         file = self._file
         count, last = file.execute("select count(*), max(id) from blocks").fetchone()
-        if count <= _BLOCKS or self._waits or self._holds_more:
+        if count <= _BLOCKS or self._waits:
             return
-        done = np.flatnonzero(~self._columns.has(Status.NOT_RUN))
         file.execute("begin")
-        for at in range(0, len(done), _LONGEST):
-            _insert(file, self._packed(done[at : at + _LONGEST]))
+        self._insert_all()
         file.execute("delete from blocks where id <= ?", (last,))
         _say(file, "facts", "first_block", last + 1)
         file.execute("commit")
-
-    def _packed(self, positions: NDArray[np.intp]) -> bytes:
-        columns = self._columns.taken(positions)
-        return packed(Rows(positions, self._fingerprints[positions], self._starts[positions], columns))
 
     def _tell(self) -> None:
         """Warn, once, of what cannot be written; fitting goes on."""
@@ -343,7 +381,3 @@ def _say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:
     text = json.dumps(value)
     crc = zlib.crc32(f"{name}={text}".encode())
     file.execute(f"insert or replace into {table} (name, value, crc) values (?, ?, ?)", (name, text, crc))
-
-
-def _insert(file: sqlite3.Connection, body: bytes) -> None:
-    file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))

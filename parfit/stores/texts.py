@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,8 +79,20 @@ def tree_as_json(tree: Any) -> Any:
         return tree
     if isinstance(tree, float):
         return tree if math.isfinite(tree) else {"float": repr(tree)}
-    if isinstance(tree, (pd.Timestamp, pd.Timedelta)):
+    if isinstance(tree, (pd.Timestamp, pd.Timedelta)) or type(tree) in (
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+    ):
         return {type(tree).__name__: tree.isoformat()}
+    if isinstance(tree, pd.Period):
+        return {"Period": [tree.freqstr, str(tree)]}
+    if isinstance(tree, pd.Interval):
+        return {"Interval": [tree.closed, tree_as_json(tree.left), tree_as_json(tree.right)]}
+    if isinstance(tree, bytes):
+        return {"bytes": base64.b64encode(tree).decode()}
+    if tree is pd.NaT or tree is pd.NA:
+        return {"missing": str(tree)}
     if isinstance(tree, dict):
         return {"dict": [[tree_as_json(key), tree_as_json(value)] for key, value in tree.items()]}
     if isinstance(tree, np.ndarray) and tree.dtype.kind in "iufb":
@@ -106,4 +120,18 @@ def tree_from_json(said: Any) -> Any:
         return items if kind == "list" else tuple(items)
     if kind == "text":
         return held
-    return {"float": float, "Timestamp": pd.Timestamp, "Timedelta": pd.Timedelta}[kind](held)
+    return _KINDS[kind](held)
+
+
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "Timestamp": pd.Timestamp,
+    "Timedelta": pd.Timedelta,
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "Period": lambda held: pd.Period(held[1], freq=held[0]),
+    "Interval": lambda held: pd.Interval(tree_from_json(held[1]), tree_from_json(held[2]), closed=held[0]),
+    "bytes": base64.b64decode,
+    "missing": {"NaT": pd.NaT, "<NA>": pd.NA}.get,
+}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from parfit.core.columns import Columns
 from parfit.core.solution import Outcome, OutcomeKind, Solution, Solutions, Status, TaskError, WarningText
 from parfit.stores import MemoryStore
-from parfit.stores.reading import Argument, Identity
-from parfit.stores.sqlite import SqliteStore
+from parfit.stores.reading import Argument, Identity, read_store
+from parfit.stores.sqlite import SqliteStore, Wanted
 
 ROWS, NAMES = 8, ("a", "b")
 
@@ -19,9 +21,10 @@ def in_memory(_):
 
 
 def in_a_file(folder):
-    identity = Identity({"objective": Argument("00", "f")}, {"names": list(NAMES)})
+    identity = Identity({"objective": Argument("00", "f", {})}, {"names": list(NAMES)})
     fingerprints = np.arange(2 * ROWS, dtype=np.uint64).reshape(ROWS, 2)
-    return SqliteStore(folder / "fits.db", identity, fingerprints, np.zeros((ROWS, len(NAMES))))
+    wanted = Wanted(fingerprints, np.arange(ROWS, dtype=np.uint64), np.zeros((ROWS, len(NAMES))))
+    return SqliteStore(folder / "fits.db", identity, wanted)
 
 
 @pytest.fixture(params=[in_memory, in_a_file], ids=["memory", "sqlite"])
@@ -106,6 +109,20 @@ def test_a_file_has_it_all_when_it_is_opened_again(tmp_path):
         expected.put(2, solved(2))
     with in_a_file(tmp_path) as third:
         assert_same(third.columns(), expected)
+
+
+def test_a_row_that_comes_alone_is_written_at_once(tmp_path, monkeypatch):
+    """The thread rests after a transaction, not before one."""
+    monkeypatch.setattr("parfit.stores.sqlite._REST", 1e9)
+    monkeypatch.setattr("parfit.stores.sqlite._LONGEST_REST_S", 3600.0)
+    with in_a_file(tmp_path) as store:
+        store.put(3, solved(3))
+        until = time.monotonic() + 30
+        while not (found := read_store(tmp_path / "fits.db").rows) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [rows.positions.tolist() for rows in found] == [[3]]
+        store.put(4, solved(4))  # in the file when it is closed, whatever the thread does
+    assert [rows.positions.tolist() for rows in read_store(tmp_path / "fits.db").rows] == [[3], [4]]
 
 
 def test_many_short_blocks_are_made_one(tmp_path, monkeypatch):

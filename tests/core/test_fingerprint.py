@@ -6,6 +6,7 @@ import functools
 import subprocess
 import sys
 import threading
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from parfit import InvalidInputError
 from parfit.core.data import read_data
 from parfit.core.fingerprint import digest, of_columns
 from tests.scripts import parfit_path
@@ -185,3 +187,69 @@ def test_groups():
     frame = pd.DataFrame({"g": [1, 1, 2, 3], "y": [0.0, 1.0, 2.0, 2.0]})
     found = read_data(frame.groupby("g")).fingerprints()
     assert len(np.unique(found, axis=0)) == 3
+
+
+def test_they_do_not_depend_on_the_layout_in_memory():
+    values = np.random.default_rng(0).normal(size=(5000, 3))
+    expected = of_columns([values], len(values))
+    for other in (np.asfortranarray(values), np.repeat(values, 2, axis=1)[:, ::2], values[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(of_columns([other], len(values)), expected)
+
+
+def test_the_function_inside_a_ufunc_counts():
+    texts = ("def f(x): return x + 1", "def f(x): return x + 2")
+    assert len({digest(np.frompyfunc(made(text), 1, 1)) for text in texts}) == 2
+    assert len({digest(np.vectorize(made(text))) for text in texts}) == 2
+    assert digest(np.frompyfunc(made(texts[0]), 1, 1)) == digest(np.frompyfunc(made(texts[0]), 1, 1))
+    assert digest(np.sin) != digest(np.cos)
+
+
+def test_the_order_of_the_fields_of_a_namedtuple_counts():
+    one, other = (namedtuple("Point", fields, module="numpy")(1, 2) for fields in ("x y", "y x"))
+    assert digest(one) != digest(other)
+    assert digest(one) == digest(type(one)(1, 2))
+
+
+@pytest.mark.parametrize("nested", [lambda: deep([]), lambda: [deep({})]], ids=["list", "dict"])
+def test_what_is_nested_too_deeply_is_refused(nested):
+    with pytest.raises(InvalidInputError, match="is nested too deeply to be known again"):
+        digest(nested())
+
+
+def deep(value):
+    for _ in range(5000):
+        value = [value] if isinstance(value, list) else {"a": value}
+    return value
+
+
+def test_what_a_function_imports_while_it_runs_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_package").mkdir()
+    texts = {
+        "own_helper.py": "from own_package import part\ndef g(x): return x + 1",
+        "own_package/__init__.py": "raise RuntimeError('it is not imported for this')",
+        "own_package/part.py": "from .other import k",
+        "own_package/other.py": "k = 1",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    functions = [
+        made("def f(x):\n    import own_helper\n    return own_helper.g(x)"),
+        made("def f(x):\n    from own_helper import g\n    return g(x)"),
+        made("def f(x):\n    def inner():\n        import own_helper as h\n        return h.g(x)\n    return inner()"),
+    ]
+    before = [digest(f) for f in functions]
+    (tmp_path / "own_helper.py").write_text("# said\n" + texts["own_helper.py"])
+    assert [digest(f) for f in functions] == before
+    for name, text in (
+        ("own_helper.py", texts["own_helper.py"].replace("+ 1", "+ 2")),
+        ("own_package/other.py", "k = 2"),
+    ):
+        (tmp_path / name).write_text(text)
+        after = [digest(f) for f in functions]
+        assert all(a != b for a, b in zip(before, after, strict=True)), name
+        before = after
+    assert "own_helper" not in sys.modules
+    (tmp_path / "own_helper.py").unlink()
+    assert digest(functions[0]) == digest(functions[0])
+    assert digest(made("def f(x):\n    import scipy.stats\n    return x")) != before[0]

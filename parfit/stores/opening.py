@@ -1,0 +1,89 @@
+"""What a writer finds at its path: nothing, a table of the same call, one of another, something else, or damage."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import warnings
+from pathlib import Path
+
+from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
+from parfit.stores.reading import APPLICATION, Argument, Identity, Stored, is_empty, read_store
+from parfit.stores.salvage import salvaged
+
+__all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
+
+
+def gives_way(path: Path) -> bool:
+    """Whether what is there may be begun anew; raises `StoreError` for what is not a store."""
+    if not path.exists():
+        return True
+    with open(path, "rb") as file:
+        head = file.read(72)
+    if head and head[68:72] != APPLICATION.to_bytes(4, "big"):
+        raise StoreError(f"{path} is no store of parfit's, and is left as it is")
+    return True
+
+
+def what_is_there(path: Path, identity: Identity) -> Stored | None:
+    """What is there, from sound tables or without; None for nothing."""
+    stored, error, call = None, None, identity.fingerprint()
+    try:
+        if not is_empty(path):
+            stored = read_store(path)
+    except StoreError as exc:
+        error = exc
+    if stored is not None and (not stored.damage or stored.identity.fingerprint() != call):
+        return stored
+    blocks = salvaged(path, call)
+    if len(blocks) > (0 if stored is None else len(stored.rows)):
+        engine = blocks[-1].engine
+        rows = [block.rows for block in blocks if block.engine == engine]
+        mine = identity._replace(facts={**identity.facts, "engine": engine})
+        return Stored(mine, rows, f"{len(rows)} of its blocks of rows are sound, and the tables around them are not")
+    if error is not None:
+        raise error
+    return stored
+
+
+def put_aside(path: Path, damage: str) -> None:
+    """Keep a damaged file under another name; what is sound goes into a new one."""
+    names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+    aside = next(other for other in map(path.with_name, names) if not other.exists())
+    for ending in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path.with_name(path.name + ending), aside.with_name(aside.name + ending))
+    warnings.warn(
+        f"{path} is damaged: {damage}; the rows that are lost are fitted again. "
+        f"The damaged file is kept as {aside.name}",
+        ParfitWarning,
+        stacklevel=3,
+    )
+
+
+def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
+    """Raise `StoreMismatchError` for a table of another call."""
+    mine, theirs = identity.call, other.call
+    if [*identity.facts["names"]] != [*other.facts["names"]]:
+        raise StoreMismatchError(
+            f"{path} holds fits of the parameters {other.facts['names']}, and these are "
+            f"{identity.facts['names']}; overwrite=True starts anew, another path keeps both"
+        )
+    wrong = []
+    for name in dict.fromkeys((*theirs, *mine)):
+        a, b = theirs.get(name), mine.get(name)
+        if a is None or b is None or a.fingerprint != b.fingerprint:
+            wrong.append(_difference(name, a, b))
+    if wrong:
+        text = "; ".join(wrong)
+        raise StoreMismatchError(
+            f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
+        )
+
+
+def _difference(name: str, was: Argument | None, now: Argument | None) -> str:
+    if was is None or now is None or was.shown != now.shown:
+        return f"{name} was {was.shown if was else 'not there'} and is {now.shown if now else 'not there'}"
+    parts = [part for part in (was.parts.keys() & now.parts.keys()) if was.parts[part] != now.parts[part]]
+    return f"{name} is another" + (f" ({', '.join(sorted(parts))} is)" if parts else "")
