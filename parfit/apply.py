@@ -18,6 +18,7 @@ from parfit import executors
 from parfit.core.errors import InvalidTypeError, WorkerLostError, refuse_unknown
 from parfit.core.protocols import Pool
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
+from parfit.executors.interrupts import one_ctrl_c
 from parfit.progress import Progress, reporting
 from parfit.slices import FrameBlocks, Slice, own, writeable
 from parfit.warned import Warned
@@ -100,7 +101,7 @@ def apply_by_multiprocessing(
     call = _Applied(func, along, options, tuple(kwargs.pop("args", ())), kwargs, shared)
     blocks = FrameBlocks(df, along, call.raw, recipe.workers if hasattr(recipe, "workers") else None)
     results = _Results(df.axes[1 - along], along)
-    with reporting(progress, total, "rows" if along else "columns") as count, recipe.open(call) as pool:
+    with one_ctrl_c(), reporting(progress, total, "rows" if along else "columns") as count, recipe.open(call) as pool:
         while blocks.next < results.first_failure:
             results.gather(pool, blocks, count)
             if recipe.capabilities.survives_worker_death and (suspects := results.suspects()):

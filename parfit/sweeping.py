@@ -16,6 +16,7 @@ import pandas as pd
 from parfit import executors
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning, UnknownNameError, refuse_unknown
 from parfit.core.solution import Outcome, OutcomeKind
+from parfit.executors.interrupts import one_ctrl_c
 from parfit.executors.limits import time_limit, whole_number
 from parfit.progress import Progress, reporting
 from parfit.warned import Warned
@@ -100,7 +101,11 @@ def sweep(
     recipe = executors.resolve(executor, workers, timeout, memory_limit)
     outcomes: dict[int, Outcome] = {}
     warned = Warned()
-    with reporting(progress, len(sets), "sets") as count, recipe.open(_Swept(function), retries=retries) as pool:
+    with (
+        one_ctrl_c(),
+        reporting(progress, len(sets), "sets") as count,
+        recipe.open(_Swept(function), retries=retries) as pool,
+    ):
         for outcome in pool.imap_unordered(_sweep_one, list(enumerate(sets)), timeout):
             if on_error == "raise":
                 _raise_if_failed(outcome, sets[outcome.key])

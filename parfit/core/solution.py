@@ -168,7 +168,8 @@ class Outcome:
     @classmethod
     def lost(cls, key: Any, seconds: float, attempts: int, how: str) -> Outcome:
         """The outcome of a task whose worker died; `how` says what is known ("killed by signal 9")."""
-        exc = WorkerLostError(f"the worker process that ran this task died ({how}), {attempts} time(s)")
+        hint = "; the kernel does that where memory has run out: see memory_limit" if "SIGKILL" in how else ""
+        exc = WorkerLostError(f"the worker process that ran this task died ({how}), {attempts} time(s){hint}")
         return cls(key, OutcomeKind.WORKER_LOST, None, TaskError.from_exception(exc), seconds, attempts)
 
     @classmethod

@@ -166,13 +166,13 @@ def run_block(
     block: Block,
     emit: Callable[[Outcome], None],
     begin: Callable[[int], None] | None = None,
-    catch: tuple[type[BaseException], ...] = (Exception, SystemExit),
+    *,
+    interrupts: bool = False,
 ) -> None:
     """Run each task of `block` and `emit` its outcome; `begin` is told the index of each.
 
-    What a task raises is an outcome where it is of the types in `catch`; a worker process adds
-    `KeyboardInterrupt`, which in the caller's own process is a Ctrl-C. `recording_warnings` is to be active
-    around it.
+    Whatever a task raises is an outcome, a `KeyboardInterrupt` only where `interrupts` is True: in a worker process; in
+    the caller's own it is a Ctrl-C. `recording_warnings` is to be active around it.
     """
     clock = time.perf_counter
     index = -1
@@ -187,7 +187,9 @@ def run_block(
         start = clock()
         try:
             value = function(state, data)
-        except catch as exc:
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt) and not interrupts:
+                raise
             took = clock() - start
             error = TaskError.from_exception(exc, skip_frames=1)
             outcome = Outcome(key, OutcomeKind.ERROR, None, error, took, 1, _texts(seen))

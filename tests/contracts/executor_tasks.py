@@ -126,6 +126,18 @@ def exit_system(state: Any) -> None:
     sys.exit(3)
 
 
+class OddError(BaseException):
+    pass
+
+
+def raise_no_exception(state: Any) -> None:
+    raise OddError("of no usual kind")
+
+
+def raise_generator_exit(state: Any) -> None:
+    raise GeneratorExit("left")
+
+
 def interrupt(state: Any) -> None:
     raise KeyboardInterrupt
 

@@ -37,6 +37,8 @@ MIXED: dict[str, tuple[Any, ...]] = {
     "str_raises": ("raise_str_raises",),
     "unpickles_to_raise": ("raise_unpickles_to_raise",),
     "exit": ("exit_system",),
+    "no_exception": ("raise_no_exception",),
+    "generator_exit": ("raise_generator_exit",),
     "unpicklable_payload": ("accept", threading.Lock()),
     "unreadable_payload": ("accept", tasks.Refuses()),
     "unpicklable_value": ("return_lock",),
@@ -154,6 +156,8 @@ def test_an_exception_is_an_outcome_with_the_workers_traceback(zoo: Zoo) -> None
         ("unpickles_to_raise", "UnpicklesToRaiseError", "text"),
         ("str_raises", "StrRaisesError", "cannot be shown"),
         ("exit", "SystemExit", "3"),
+        ("no_exception", "OddError", "of no usual kind"),
+        ("generator_exit", "GeneratorExit", "left"),
         ("interrupt", "KeyboardInterrupt", ""),
     ],
 )

@@ -196,3 +196,14 @@ def test_what_is_no_size(given):
 def test_a_size_of_nothing(given):
     with pytest.raises(InvalidInputError, match="memory_limit must be more than 0 bytes"):
         memory_limit(given)
+
+
+def test_where_memory_runs_out_the_kernel_is_to_end_a_worker_and_not_the_caller():
+    """The caller holds the data, and may be the largest process that there is."""
+
+    def score(_):
+        with open("/proc/self/oom_score_adj") as file:
+            return int(file.read())
+
+    swept = parfit.sweep(score, {"_": [1]}, workers=1)
+    assert swept["value"].item() >= max(500, score(None))

@@ -100,7 +100,7 @@ class LocalCarrier(Carrier):
             except BaseException as exc:  # noqa: BLE001 - whatever it is, the caller is told
                 return "failed", TaskError.from_exception(exc, skip_frames=1)
             with contextlib.suppress(_Stopped):
-                run_block(function, state, block, outcomes.append, begin, (BaseException,))
+                run_block(function, state, block, outcomes.append, begin, interrupts=True)
         return "outcomes", outcomes
 
     def _state(self) -> Any:

@@ -165,7 +165,7 @@ class _Desk:
 
         try:
             with self._one_thread(), tied_to_parent(self._lifeline):  # a private worker always is
-                run_block(self._function, self._state, block, outcomes.append, begin, (BaseException,))
+                run_block(self._function, self._state, block, outcomes.append, begin, interrupts=True)
         finally:
             if limit_s is not None:
                 faulthandler.cancel_dump_traceback_later()

@@ -185,8 +185,6 @@ def exit_in_words(code: int | None) -> str:
     if code is None:
         return "how is not known"
     if code < 0:
-        if -code == getattr(signal, "SIGKILL", None):
-            return "killed by SIGKILL, which is what the kernel sends where memory has run out: see memory_limit"
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"
         return f"killed by signal {-code}"

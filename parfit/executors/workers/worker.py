@@ -27,7 +27,7 @@ from parfit.executors.running import mark_as_worker, recording_warnings, run_blo
 from parfit.executors.workers import wire
 from parfit.executors.workers.board import Board
 from parfit.executors.workers.descriptors import CUT_OFF, StandardStreams, out_of_reach
-from parfit.executors.workers.heap import Heap
+from parfit.executors.workers.heap import Heap, die_before_parent
 from parfit.executors.workers.lifeline import die_with_parent
 from parfit.executors.workers.sending import dumps_outcomes
 
@@ -171,7 +171,7 @@ class _Worker:
                 flushed = now
 
         with recording_warnings():
-            run_block(self._function, self._state, block, emit, self._board.begin, (BaseException,))
+            run_block(self._function, self._state, block, emit, self._board.begin, interrupts=True)
         self._board.idle()
         self._streams.mend()
         self._modules.note()  # before the parent knows that the block is done, and may change files
@@ -199,6 +199,7 @@ def main(sock_fd: int, board_fd: int, lifeline_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock_fd, lifeline_fd = out_of_reach(sock_fd), out_of_reach(lifeline_fd)
     die_with_parent(lifeline_fd)
+    die_before_parent()
     mark_as_worker()
     board = Board(board_fd)
     os.close(board_fd)
