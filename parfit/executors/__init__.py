@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import re
 import sys
 import warnings
 from typing import Any
@@ -126,8 +127,8 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
         executor = "processes"
     if isinstance(executor, str):
         name = executor.lower().replace("-", "_")
-        if (scheme := next((known for known in _ADDRESSES if name.startswith(known)), None)) is not None:
-            at: Executor = _named(_ADDRESSES[scheme])(workers, executor)  # type: ignore[call-arg]
+        if (whose := _whose_address(name)) is not None:
+            at: Executor = _named(whose)(workers, executor)  # type: ignore[call-arg]
             return at
         if name not in EXECUTORS:
             refuse_unknown("executor", executor, EXECUTORS)
@@ -153,6 +154,12 @@ def _recipe(executor: Any, workers: int | None) -> Executor:
         f"executor must be a name ({', '.join(EXECUTORS)}), an Executor, a cluster, or have the concurrent.futures "
         f"interface, not {type(executor).__name__}"
     )
+
+
+def _whose_address(text: str) -> str | None:
+    """The executor that an address is for; a bare ``host:port`` is one of Dask's."""
+    bare = re.fullmatch(r"[\w.-]+:\d+", text) is not None
+    return next((name for scheme, name in _ADDRESSES.items() if text.startswith(scheme)), "dask" if bare else None)
 
 
 def _is_of_dask(executor: Any) -> bool:

@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -27,7 +28,7 @@ from parfit.core.protocols import Capabilities, Executor, Pool
 from parfit.executors.cpus import worker_count
 from parfit.executors.foreign.clusters import CLUSTER, ClusterCrew, Verdict, cluster_pool
 from parfit.executors.foreign.exits import end_at_exit
-from parfit.executors.foreign.lodging import evict, greet
+from parfit.executors.foreign.lodging import evict, greet, run_lodged
 from parfit.executors.limits import memory_limit
 
 __all__ = ["DaskExecutor"]
@@ -36,6 +37,8 @@ __all__ = ["DaskExecutor"]
 _COUNT_S = 0.5
 #: As many calls more than the workers at hand can take wait with the scheduler, for an adaptive cluster to see.
 _WAITING = 8
+#: All workers are told within this that a call is over, or it is left to them to notice, s.
+_EVICTED_S = 3.0
 #: A cluster without workers is waited for in silence this long, s.
 _PATIENCE_S = 5.0
 
@@ -70,10 +73,25 @@ class DaskExecutor(Executor):
 
     @contextlib.contextmanager
     def open(self, setup: Callable[[], Any] | None = None, *, retries: int = 1) -> Iterator[Pool]:
-        with _client_of(self.cluster, self.workers) as client:
+        with _beside_its_task(), _client_of(self.cluster, self.workers) as client:
             crew = DaskCrew(client, self.workers)
             with cluster_pool(self.name, crew, setup, retries, self.memory_limit) as pool:
                 yield pool
+
+
+@contextlib.contextmanager
+def _beside_its_task() -> Iterator[None]:
+    """Inside a task of Dask's, leave its place to those that are waited for."""
+    state = getattr(sys.modules.get("distributed.worker"), "thread_state", None)
+    if not hasattr(state, "key"):
+        yield
+        return
+    distributed: Any = importlib.import_module("distributed")
+    distributed.secede()
+    try:
+        yield
+    finally:
+        distributed.rejoin()
 
 
 @contextlib.contextmanager
@@ -84,8 +102,12 @@ def _client_of(cluster: Any, workers: int | None) -> Iterator[Any]:
     except ImportError:
         raise missing_package("distributed", "executor 'dask'", "dask") from None
     if cluster is None:
-        with contextlib.suppress(ValueError):  # there is none
+        import dask
+
+        try:
             cluster = distributed.default_client()
+        except ValueError:  # there is none
+            cluster = dask.config.get("scheduler-address", None)
     if isinstance(cluster, distributed.Client):
         if cluster.asynchronous:
             raise InvalidInputError("the Dask client is asynchronous; parfit needs one made with asynchronous=False")
@@ -125,6 +147,20 @@ def _closing(thing: Any) -> Iterator[Any]:
             thing.close()
 
 
+def run_while_wanted(lodging: Any, number: int, block: Any, shared: Any, function: Any) -> tuple[str, Any]:
+    """As `run_lodged`, on a worker of Dask's, until the task is cancelled, or its caller has died."""
+    import distributed
+
+    worker = distributed.get_worker()
+    key = worker.get_current_task()
+
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    return run_lodged(lodging, number, block, shared, function, wanted)
+
+
 class DaskCrew(ClusterCrew):
     """Whatever workers the scheduler has."""
 
@@ -138,26 +174,34 @@ class DaskCrew(ClusterCrew):
         self._meet()
 
     def _meet(self) -> None:
-        """Wait for a first worker, and see that it can run what is ours."""
+        """Wait for a worker, and see that it can run what is ours."""
         asked = self._client.submit(greet, pure=False)
         began, told = time.monotonic(), False
         while not asked.done():
-            time.sleep(0.002)
-            if not told and time.monotonic() > began + _PATIENCE_S and not self._client.nthreads():
+            time.sleep(0.002 if not told else _COUNT_S)
+            if not told and time.monotonic() > began + _PATIENCE_S:
                 told = True
-                _log.warning("the Dask cluster has no workers yet: waiting for the first")
+                what = "workers of the Dask cluster are busy" if self._counts() else "the Dask cluster has no workers"
+                _log.warning("%s: waiting for the first to answer", what)
         try:
             asked.result()
+        except CancelledError as exc:
+            raise SetupError(f"the Dask cluster is lost: {exc}") from exc
         except Exception as exc:
             raise SetupError(f"workers of the Dask cluster cannot run parfit; is it installed there? {exc}") from exc
+
+    def _counts(self) -> int:
+        """How many threads there are, as far as the scheduler tells."""
+        with contextlib.suppress(Exception):  # it is lost: the calls themselves will say so
+            return sum(self._client.nthreads().values())
+        return 0
 
     @property
     def workers(self) -> int:
         now = time.monotonic()
         if now >= self._counted + _COUNT_S:
             self._counted = now
-            with contextlib.suppress(Exception):  # the scheduler is lost: the calls themselves will say so
-                self._count = sum(self._client.nthreads().values()) or self._count
+            self._count = self._counts() or self._count
         return max(1, self._count if self._limit is None else min(self._count, self._limit))
 
     @property
@@ -165,14 +209,22 @@ class DaskCrew(ClusterCrew):
         return 2 * self.workers + _WAITING if self._limit is None else self._limit
 
     def share(self, thing: Any) -> Any:
-        (shared,) = self._client.scatter([thing], hash=False)
-        return shared
+        while True:
+            try:
+                (shared,) = self._client.scatter([thing], hash=False)
+            except TimeoutError:  # there is no worker to hold it, for now
+                if self._client.status != "running":
+                    raise
+                self._meet()
+            else:
+                return shared
 
     def submit(self, call: Callable[..., Any], /, *args: Any) -> Any:
+        assert call is run_lodged
         self._calls += 1
         if self._calls == 1:
             end_at_exit(self, "dask")
-        return self._client.submit(call, *args, key=f"parfit-{self.token}-{self._calls}", pure=False)
+        return self._client.submit(run_while_wanted, *args, key=f"parfit-{self.token}-{self._calls}", pure=False)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         if self._answers:
@@ -196,6 +248,13 @@ class DaskCrew(ClusterCrew):
         return self._client.status == "running" and not sys.is_finalizing()
 
     def evict(self, *, keep: bool) -> None:
-        if self._answers:
-            with contextlib.suppress(Exception):  # the scheduler is lost, and all with it
-                self._client.run(evict, self.token, keep, on_error="ignore")
+        if not self._answers:
+            return
+        # In a thread that is not waited for long: one worker that is stuck is not to hold up the caller.
+        told = threading.Thread(target=self._tell, args=(self.token, keep), daemon=True, name="parfit-evict")
+        told.start()
+        told.join(_EVICTED_S)
+
+    def _tell(self, token: str, keep: bool) -> None:
+        with contextlib.suppress(Exception):  # the scheduler is lost, and all with it
+            self._client.run(evict, token, keep, on_error="ignore")

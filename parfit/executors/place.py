@@ -55,6 +55,13 @@ class Place:
 
             np.seterr(**self.floating)
 
+    def beside(self) -> Place:
+        """The same for a process of somebody else's on this machine: what its environment has besides is kept."""
+        there = Place()
+        there.__dict__.update(self.__dict__)
+        there.environment = {**os.environ, **self.environment}
+        return there
+
     def abroad(self) -> Place:
         """The same for another machine, whose folders, modules and environment are its own."""
         there = Place()

@@ -6,17 +6,20 @@
     │                      │ ◀────── │  ── worker of ours   │
     └──────────────────────┘  ref    └──────────────────────┘
 
-Place, setup and function are put into Ray's object store, which brings them to each machine once. Ray starts an actor
-again that is lost, and the blocks that it had are run again.
+Place, setup and function are put into Ray's object store, which brings them to each machine once. An actor that is lost
+is replaced, and the blocks that it had are run again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import socket
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -34,6 +37,10 @@ __all__ = ["RayExecutor"]
 #: A cluster without a free CPU is waited for in silence this long, s.
 _PATIENCE_S = 5.0
 
+#: A head node answers within this, s.
+_ANSWER_S = 10.0
+#: Actors may die this often in a row before they are there.
+_DEATHS = 5
 #: Actors that were killed are waited for at most this long, s.
 _KILLED_S = 2.0
 
@@ -93,7 +100,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             _start(ray, address, workers)
     except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
-        raise SetupError(f"no Ray cluster can be had{f' at {address}' if address else ''}: {exc}") from exc
+        where = address or os.environ.get("RAY_ADDRESS")
+        raise SetupError(f"no Ray cluster can be had{f' at {where}' if where else ''}: {exc}") from exc
     try:
         yield ray
     finally:
@@ -102,7 +110,10 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
 
 def _start(ray: Any, address: str | None, workers: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None or os.environ.get("RAY_ADDRESS"):
+    if where := address or os.environ.get("RAY_ADDRESS"):
+        host, _, port = where.removeprefix("ray://").rpartition(":")
+        if port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), _ANSWER_S).close()
         ray.init(address=address, **quiet)
     else:
         ray.init(num_cpus=worker_count(workers), include_dashboard=False, **quiet)
@@ -121,31 +132,46 @@ class Host:
 
 
 class RayCrew(ClusterCrew):
-    """Actors, which are made when they are first wanted, and again after they were dismissed."""
+    """Actors, which are made when they are first wanted, and again after they were lost or dismissed."""
 
     def __init__(self, ray: Any, n: int) -> None:
         super().__init__()
         self._ray = ray
         self._n = n
+        self._made = ray.remote(num_cpus=1)(Host)
+        #: All of them; which have been asked whether they are there; and how many calls those have that are.
         self._actors: list[Any] = []
         self._asked: dict[Any, Any] = {}
         self._load: dict[Any, int] = {}
+        #: Those that have lost a call, as Ray's thread notes them.
+        self._lost: deque[Any] = deque()
+        self._deaths = 0
 
     def _ready(self) -> list[Any]:
         """The actors that have a CPU by now."""
-        if not self._actors:
-            made = self._ray.remote(num_cpus=1, max_restarts=-1)(Host)
-            self._actors = [made.remote() for _ in range(self._n)]
-            self._asked = {actor.greet.remote(): actor for actor in self._actors}
+        while self._lost:
+            lost = self._lost.popleft()
+            if self._load.pop(lost, None) is not None:
+                self._actors.remove(lost)
+        while len(self._actors) < self._n:
+            actor = self._made.remote()
+            self._actors.append(actor)
+            self._asked[actor.greet.remote()] = actor
         if self._asked:
             done, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             for ref in done:
                 actor = self._asked.pop(ref)
                 try:
                     self._ray.get(ref)
+                except self._ray.exceptions.RayActorError:  # it died before it was there
+                    self._actors.remove(actor)
+                    self._deaths += 1
+                    if self._deaths > _DEATHS:
+                        raise SetupError(f"{self._deaths} actors of Ray's died before they were there") from None
                 except Exception as exc:
                     raise SetupError(f"workers of Ray cannot run parfit; is it installed there? {exc}") from exc
-                self._load[actor] = 0
+                else:
+                    self._load[actor] = self._deaths = 0
         return list(self._load)
 
     @property
@@ -170,13 +196,15 @@ class RayCrew(ClusterCrew):
         actor = min(ready, key=self._load.__getitem__)
         self._load[actor] += 1
         future = actor.run.remote(*args).future()
-        future.add_done_callback(lambda _: self._back(actor))
+        future.add_done_callback(functools.partial(self._back, actor))
         return future
 
-    def _back(self, actor: Any) -> None:
+    def _back(self, actor: Any, future: Any) -> None:
         """Called in a thread of Ray's."""
         if actor in self._load:
             self._load[actor] -= 1
+        if not future.cancelled() and future.exception() is not None:
+            self._lost.append(actor)
 
     def verdict(self, exc: BaseException) -> Verdict:
         e = self._ray.exceptions

@@ -117,7 +117,7 @@ def fit(
         How many; by default one per usable core.
     chunk_size : int, optional
         How many datasets travel together; by default as their cost suggests (of the batched engine over a cluster,
-        20,000).
+        2,000 to 20,000).
     timeout : float, optional
         The limit for one dataset, s. It is killed then, and its status is ``timeout``.
     memory_limit : int or str, optional

@@ -41,7 +41,7 @@ from parfit.fitting.engines import choose
 from parfit.fitting.kinds import MismatchWatch, reconcile
 from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
 from parfit.fitting.sensitivity import sensitivity_of
-from parfit.fitting.spread import spread
+from parfit.fitting.spread import rows_of_a_window, spread
 from parfit.fitting.worker import fit_one, random_state, ready
 from parfit.progress import Progress, reporting
 from parfit.results import Fits
@@ -160,7 +160,7 @@ class Call:
         try:
             plan, reason = self.choose(work)
             engine, where = self.engine_of(plan)
-            said = reason.partition(" for dataset ")[0]  # a log is read by others: no label, no value
+            said = reason.partition(" for dataset ")[0].partition(": ")[0]  # others read a log: no label, no value
             _log.info("engine %s: %s; %d datasets, %s", engine, said, len(positions), where)
             if len(positions):
                 store.settle(engine)
@@ -219,7 +219,8 @@ class Call:
         """Rows through compiled programs, those of a window at a time: here, or on the workers of a cluster."""
         with reporting(self.progress, total, "fits", already) as count:
             if self._on_cluster:
-                how = self.executor, self.chunk_size, self.retries, self.given["dtype"]
+                rows = self.chunk_size or rows_of_a_window(total - already)
+                how = self.executor, rows, self.retries, self.given["dtype"]
                 for one in spread(plan, self.datasets, self.solver, work, *how):
                     if isinstance(one, Outcome):
                         self._take(store, one)

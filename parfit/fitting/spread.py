@@ -29,12 +29,13 @@ from parfit.fitting.engines import planned
 if TYPE_CHECKING:
     from parfit.batched import Plan
 
-__all__ = ["spread"]
+__all__ = ["rows_of_a_window", "spread"]
 
 FloatArray = NDArray[np.float64]
 Positions = NDArray[np.intp]
-#: Rows of a window: enough to be worth a trip, and few enough that a lost one costs little.
-_ROWS = 20_000
+#: Rows of a window: enough to be worth a trip, and few enough that a lost one costs little; by how many windows there
+#: are to be, so that many workers have something to do.
+_LEAST, _MOST, _WINDOWS = 2_000, 20_000, 64
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,18 @@ class WindowTasks:
         return window
 
 
+def rows_of_a_window(count: int) -> int:
+    """How many rows travel together, of `count` in all."""
+    return max(_LEAST, min(_MOST, count // _WINDOWS))
+
+
 def spread(
     plan: Plan,
     datasets: Datasets,
     solver: Solver,
     work: Iterable[Positions],
     executor: Executor,
-    rows: int | None,
+    rows: int,
     retries: int,
     dtype: Any,
 ) -> Iterator[Solutions | Outcome]:
@@ -134,7 +140,7 @@ def spread(
         Of a window, at most.
     """
     problem, p = plan.problem, plan.problem.parameters
-    tasks = WindowTasks(plan, datasets, work, rows or _ROWS)
+    tasks = WindowTasks(plan, datasets, work, rows)
     setup = functools.partial(_ready, replace(problem, parameters=p.common()), solver, dtype, p.bounded)
     with executor.open(setup, retries=retries) as pool:
         for outcome in pool.imap_unordered(fit_window, tasks):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from parfit.core.solution import OutcomeKind
 from parfit.executors import resolve
 from parfit.executors.dask import DaskExecutor
 from parfit.executors.ray import RayExecutor
+from parfit.fitting.spread import rows_of_a_window
 
 distributed = pytest.importorskip("distributed")
 
@@ -80,6 +82,7 @@ def test_a_client_a_cluster_and_an_address_are_executors() -> None:
                 assert [o.value for o in pool.imap_unordered(slowly, [(3, 3)])] == [9]
         assert client.status == "running"
     assert resolve("tcp://10.0.0.1:8786", 3) == DaskExecutor(3, "tcp://10.0.0.1:8786")
+    assert resolve("cluster-1.local:8786", None) == DaskExecutor(None, "cluster-1.local:8786")
     assert resolve("ray://10.0.0.1:10001", None) == RayExecutor(None, "ray://10.0.0.1:10001")
 
 
@@ -158,6 +161,76 @@ def test_what_is_left_running_on_a_cluster_is_ended(tmp_path: Path) -> None:
             assert [o.value for o in pool.imap_unordered(slowly, [(3, 3)])] == [9]
 
 
+def test_a_cluster_without_workers_for_a_while_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), cluster(1) as (made, client):
+        with resolve(client, None).open() as pool:
+            outcomes = []
+            for i, outcome in enumerate(pool.imap_unordered(slowly, ((x, x) for x in range(60)))):
+                outcomes.append(outcome)
+                if i == 20:  # what had been scattered goes with it
+                    made.scale(0)
+                    threading.Timer(3.0, made.scale, (1,)).start()
+    assert sorted(o.key for o in outcomes) == list(range(60))
+    assert all((o.kind, o.value) == (OutcomeKind.DONE, o.key**2) for o in outcomes)
+
+
+def test_what_a_caller_that_was_killed_has_left_running_ends(tmp_path: Path) -> None:
+    script = f"""
+        import os, time
+        from parfit.executors import resolve
+
+        def endless(state, x):
+            open(os.path.join({str(tmp_path)!r}, str(os.getpid())), "w").close()
+            while True:
+                time.sleep(0.01)
+
+        with resolve(ADDRESS, None).open() as pool:
+            next(pool.imap_unordered(endless, [(1, 1)]))
+    """
+    with cluster(1) as (made, client):
+        program = textwrap.dedent(script).replace("ADDRESS", repr(made.scheduler_address))
+        with subprocess.Popen([sys.executable, "-c", program]) as caller:
+            while not list(tmp_path.iterdir()):
+                assert caller.poll() is None
+                time.sleep(0.01)
+            caller.kill()
+        (busy,) = (int(path.name) for path in tmp_path.iterdir())
+        assert client.submit(abs, -1, pure=False).result(timeout=30) == 1
+        assert not psutil.pid_exists(busy)
+
+
+def test_a_fit_inside_a_task_of_dasks_leaves_it_its_place() -> None:
+    def inside(n: int) -> list[float]:
+        fits = parfit.fit(frame(n), residuals, START, engine="rows", executor=distributed.get_client())
+        return fits.params["rate"].tolist()
+
+    with cluster(1, processes=False) as (_, client):
+        wanted = parfit.fit(frame(5), residuals, START, engine="rows", executor="serial").params["rate"].tolist()
+        assert client.submit(inside, 5).result(timeout=60) == wanted
+
+
+def test_a_worker_keeps_what_its_environment_has_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARFIT_CALLERS", "own")
+    with cluster(1, env={"PARFIT_SLOT": "7"}) as (_, client), resolve(client, None).open() as pool:
+        (outcome,) = pool.imap_unordered(lambda state, x: [os.environ.get(name) for name in x], [(1, NAMES)])
+    assert outcome.value == ["7", "own"]
+
+
+NAMES = ("PARFIT_SLOT", "PARFIT_CALLERS")
+
+
+def test_the_scheduler_of_dasks_configuration_is_taken() -> None:
+    import dask
+
+    with cluster(1) as (made, client), dask.config.set({"scheduler-address": made.scheduler_address}):
+        (host,) = client.run(os.getpid).values()
+        with resolve("dask", None).open() as pool:
+            (outcome,) = pool.imap_unordered(lambda state, x: os.getppid(), [(1, 1)])
+        assert outcome.value == host
+
+
 def test_a_fit_over_dask_is_the_fit_at_home() -> None:
     data = frame(40)
     at_home = parfit.fit(data, residuals, START, engine="rows", executor="serial")
@@ -214,6 +287,10 @@ def test_files_of_parquet_over_a_cluster(tmp_path: Path, engine: str) -> None:
     pd.testing.assert_frame_equal(found.drop(columns=timing), at_home.drop(columns=timing), check_exact=True)
 
 
+def test_windows_are_many_where_rows_are_few() -> None:
+    assert [rows_of_a_window(n) for n in (10, 15_000, 300_000, 10_000_000)] == [2000, 2000, 4687, 20_000]
+
+
 # ---- Ray
 
 
@@ -255,6 +332,18 @@ def test_a_fit_over_ray_is_the_fit_at_home(ray: Any) -> None:
     data = frame(40)
     at_home = parfit.fit(data, residuals, START, engine="rows", executor="serial")
     assert_same(at_home, parfit.fit(data, residuals, START, engine="rows", executor="ray"))
+
+
+def test_a_head_node_that_does_not_answer_is_told_soon(tmp_path: Path) -> None:
+    program = "from parfit.executors import resolve\nwith resolve('ray', 1).open(): pass"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+    )
+    assert "SetupError: no Ray cluster can be had at 127.0.0.1:1" in done.stderr
 
 
 def test_an_address_beside_a_connection_is_refused(ray: Any) -> None:

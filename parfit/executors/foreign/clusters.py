@@ -9,7 +9,6 @@ and its chunk-mates run again elsewhere. Where a worker of the cluster itself is
 from __future__ import annotations
 
 import contextlib
-import platform
 import queue
 import uuid
 from abc import abstractmethod
@@ -25,7 +24,7 @@ from parfit.executors.baggage import packed
 from parfit.executors.foreign.carriers import Carrier, Parcel
 from parfit.executors.foreign.crews import Crew
 from parfit.executors.foreign.jobs import Job
-from parfit.executors.foreign.lodging import Fate, Lodging, run_lodged
+from parfit.executors.foreign.lodging import Fate, Lodging, run_lodged, this_machine
 from parfit.executors.foreign.pool import Run
 from parfit.executors.futures import FuturesPool
 from parfit.executors.limits import in_bytes, memory_limit
@@ -35,7 +34,7 @@ __all__ = ["CLUSTER", "ClusterCrew", "ClusterPool", "Verdict", "cluster_pool"]
 
 #: What a cluster of either kind can promise.
 CLUSTER = Capabilities(survives_worker_death=True, enforces_timeout=True, own_process=True, other_machines=True)
-#: Blocks that are larger are shared, bytes: the scheduler is not to carry them.
+#: Blocks that are larger travel as data of the cluster's, bytes, not as part of a call.
 _LARGE = 1 << 20
 #: Whether the cluster has grown is looked at this often, s.
 _LOOK_S = 0.25
@@ -128,10 +127,11 @@ class LodgingCarrier(Carrier):
         self._last = number
         block: Any = pl.Sealed(pl.dumps(job.block))
         if block.size > _LARGE:
-            block = self._crew.share(block)
+            with contextlib.suppress(Exception):  # a cluster that is lost: the call itself will say so
+                block = self._crew.share(block)
         assert self._shared is not None
         limits = self._timeout, self._memory_limit
-        lodging = Lodging(self._crew.token, self._run, platform.node(), *limits, job.fresh)
+        lodging = Lodging(self._crew.token, self._run, this_machine(), *limits, job.fresh)
         return run_lodged, lodging, number, block, *self._shared
 
     def open(self, reply: Any) -> tuple[str, Any]:
@@ -246,7 +246,7 @@ class ClusterPool(FuturesPool):
         elif job.attempts <= self._retries:
             run.jobs.put_back(Job(job.block, job.attempts + 1))
         elif len(job.block) > 1:
-            run.jobs.singly(Job(job.block))
+            run.jobs.singly(Job(job.block, job.attempts + 1))
         else:
             yield Outcome.lost(job.block.keys()[0], 0.0, job.attempts, str(exc))
 

@@ -15,13 +15,14 @@ come to each host once, by the cluster's own ways of sharing data.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -34,10 +35,12 @@ from parfit.executors.workers.idle import idle_workers
 from parfit.executors.workers.launch import WorkerProcess
 from parfit.executors.workers.watch import LOOK_S, Watch, needs_more
 
-__all__ = ["Fate", "Lodging", "evict", "greet", "run_lodged"]
+__all__ = ["Fate", "Lodging", "evict", "greet", "run_lodged", "this_machine"]
 
 #: A worker that dies in its setup is started again this often.
 _SETUP_DEATHS = 2
+#: Whether a block is still wanted is asked this often, s.
+_WANTED_S = 1.0
 #: Lodgers that nobody has called for so long are let go of, s.
 _IDLE_S = 60.0
 
@@ -52,8 +55,8 @@ class Lodging:
         Which open executor this is; unique in the world.
     run
         The number of its function.
-    node
-        The caller's machine.
+    machine
+        The caller's.
     timeout, memory_limit
         The limits for each task, s, and each worker, bytes.
     fresh
@@ -62,7 +65,7 @@ class Lodging:
 
     token: str
     run: int
-    node: str
+    machine: str
     timeout: float | None
     memory_limit: int | None
     fresh: bool = False
@@ -102,17 +105,20 @@ class Lodger:
     """A worker process of ours on a host, with the setup and the function of one open executor."""
 
     def __init__(self, lodging: Lodging, place: Sealed, setup: Sealed) -> None:
-        self._place: Place = place.open()
-        if lodging.node != platform.node():
-            self._place = self._place.abroad()
+        given: Place = place.open()
+        self._place = given.beside() if lodging.machine == this_machine() else given.abroad()
         self._setup = setup.payload
         self._run = -1
         self._worker: WorkerProcess | None = None
         self._used = False
+        self._wanted: Callable[[], bool] | None = None
         self._gone = threading.Event()
 
-    def run(self, lodging: Lodging, function: Sealed, block: Sealed) -> tuple[str, Any]:
+    def run(
+        self, lodging: Lodging, function: Sealed, block: Sealed, wanted: Callable[[], bool] | None = None
+    ) -> tuple[str, Any]:
         """Run a block; ``("outcomes", …)``, ``("broken", …)``, ``("failed", …)`` or ``("unreadable", …)``."""
+        self._wanted = wanted
         if lodging.fresh:
             self._end()
         try:
@@ -122,7 +128,7 @@ class Lodger:
             return "failed", exc.args[0]
         except OSError:  # it has died while nothing ran
             self._end()
-            return self.run(lodging, function, block)
+            return self.run(lodging, function, block, wanted)
         found: list[Sealed] = []
         for word, *rest in self._words(worker, lodging):
             if word in ("broken", "unreadable"):
@@ -186,7 +192,8 @@ class Lodger:
         while True:
             ended = worker.gone
             yield from self._said(worker)
-            if self._gone.is_set():
+            if self._gone.is_set() or (self._wanted is not None and not self._wanted()):
+                self._end()
                 raise _EvictedError
             at = worker.position()
             if ended or worker.gone:
@@ -205,6 +212,8 @@ class Lodger:
             wait = watch.patience([at])
             if worker.exit_fd is None:
                 wait = LOOK_S if wait is None else min(wait, LOOK_S)
+            elif wait is None and self._wanted is not None:
+                wait = _WANTED_S
             begin = time.monotonic()
             select.select(ends, [], [], wait)
             watch.waited(wait, begin)
@@ -250,9 +259,9 @@ class _House:
         self._lock = threading.Lock()
         self._free: dict[str, list[Lodger]] = {}
         self._busy: dict[str, list[Lodger]] = {}
+        self._called: dict[str, float] = {}
         self._evicted: deque[str] = deque(maxlen=1000)
         self._timer: threading.Timer | None = None
-        self._calls = 0
 
     @contextlib.contextmanager
     def lodger(self, lodging: Lodging, place: Sealed, setup: Sealed) -> Iterator[Lodger]:
@@ -260,12 +269,10 @@ class _House:
         with self._lock:
             if token in self._evicted:  # a call that the cluster had not heard to be cancelled
                 raise _EvictedError
-            self._calls += 1
             free = self._free.get(token)
             lodger = free.pop() if free else Lodger(lodging, place, setup)
             self._busy.setdefault(token, []).append(lodger)
-            if self._timer is None:
-                self._look_again(self._calls)
+            self._look_again()
         try:
             yield lodger
         finally:
@@ -275,34 +282,40 @@ class _House:
                 if not evicted:
                     mine.remove(lodger)
                     self._free.setdefault(token, []).append(lodger)
+                    self._called[token] = time.monotonic()
+                if not mine:
+                    self._busy.pop(token, None)
             if evicted:
                 lodger.close(keep=False)
 
     def evict(self, token: str, *, keep: bool) -> None:
         with self._lock:
             self._evicted.append(token)
+            self._called.pop(token, None)
             free, busy = self._free.pop(token, []), self._busy.pop(token, [])
         for lodger in busy:
             lodger.evict()
         for lodger in free:
             lodger.close(keep=keep)
 
-    def _look_again(self, calls: int) -> None:
-        self._timer = threading.Timer(_IDLE_S, self._reap, (calls,))
-        self._timer.daemon = True
-        self._timer.start()
+    def _look_again(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(_IDLE_S, self._reap)
+            self._timer.daemon = True
+            self._timer.start()
 
-    def _reap(self, calls: int) -> None:
+    def _reap(self) -> None:
         """Let go of lodgers whose caller has died, or has not called for long."""
+        now = time.monotonic()
         with self._lock:
             self._timer = None
-            idle = calls == self._calls
-            free = [lodger for lodgers in self._free.values() for lodger in lodgers] if idle else []
-            if idle:
-                self._free.clear()
-            if not idle or any(self._busy.values()):
-                self._look_again(self._calls)
-        for lodger in free:
+            silent = [token for token, called in self._called.items() if now > called + _IDLE_S]
+            left = [lodger for token in silent for lodger in self._free.pop(token, [])]
+            for token in silent:
+                del self._called[token]
+            if self._free or self._busy:
+                self._look_again()
+        for lodger in left:
             lodger.close(keep=False)
 
 
@@ -310,7 +323,12 @@ _house = _House()
 
 
 def run_lodged(
-    lodging: Lodging, number: int, block: Sealed, shared: tuple[Sealed, Sealed], function: Sealed
+    lodging: Lodging,
+    number: int,
+    block: Sealed,
+    shared: tuple[Sealed, Sealed],
+    function: Sealed,
+    wanted: Callable[[], bool] | None = None,
 ) -> tuple[str, Any]:
     """Run a block beside this worker of a cluster.
 
@@ -322,6 +340,8 @@ def run_lodged(
         Place and setup.
     function
         The tasks' function.
+    wanted
+        Tells whether somebody still waits for it.
 
     Returns
     -------
@@ -333,7 +353,7 @@ def run_lodged(
     del number  # for those who look at the cluster's own record of calls
     try:
         with _house.lodger(lodging, *shared) as lodger:
-            return lodger.run(lodging, function, block)
+            return lodger.run(lodging, function, block, wanted)
     except _EvictedError:
         return "outcomes", []
     except Exception as exc:  # noqa: BLE001 - whatever it is, the caller is told
@@ -347,4 +367,14 @@ def evict(token: str, keep: bool) -> None:
 
 def greet() -> tuple[str, int]:
     """Which process this is: its machine and its number."""
-    return platform.node(), os.getpid()
+    return this_machine(), os.getpid()
+
+
+@functools.cache
+def this_machine() -> str:
+    """What tells this machine, as it has been started, from others, also from those of the same name."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{platform.node()} {file.read().strip()}"
+    except OSError:
+        return platform.node()
