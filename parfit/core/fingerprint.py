@@ -292,6 +292,8 @@ class _Reader:
             self.say("named", made)
             return
         make, args, state, items, pairs = (*made, None, None, None, None)[:5]
+        if isinstance(state, dict) and not state:
+            state = None  # that an exception has no attributes is said in the one way or the other
         for part in (make, args, state, None if items is None else list(items), None if pairs is None else dict(pairs)):
             self.read(part)
 

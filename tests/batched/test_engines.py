@@ -79,7 +79,7 @@ def test_one_record_of_the_choice_is_logged(caplog: pytest.LogCaptureFixture) ->
         choice(executor="serial")
     said = [record.getMessage() for record in caplog.records if record.name == "parfit"]
     assert said == [
-        "engine rows: executor='serial' is for engine='rows': it says where Python runs; 4 datasets, executor serial"
+        "engine rows: executor='serial' is for engine='rows' where it is no cluster; 4 datasets, executor serial"
     ]
 
 

@@ -22,7 +22,7 @@ from parfit.executors.workers.idle import shutdown_workers
 
 WORKERS = 2
 #: Ray says that a process is gone a little before it is, s.
-_RAY_S = 2.0
+_RAY_S = 5.0
 
 
 @dataclass(frozen=True)

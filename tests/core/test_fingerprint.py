@@ -253,3 +253,10 @@ def test_what_a_function_imports_while_it_runs_counts(tmp_path, monkeypatch):
     (tmp_path / "own_helper.py").unlink()
     assert digest(functions[0]) == digest(functions[0])
     assert digest(made("def f(x):\n    import scipy.stats\n    return x")) != before[0]
+
+
+def test_an_exception_is_the_same_after_somebody_has_looked_at_its_attributes() -> None:
+    error = ValueError(4)
+    before = digest(error)
+    assert vars(error) == {}
+    assert digest(error) == before

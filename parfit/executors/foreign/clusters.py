@@ -33,7 +33,9 @@ from parfit.executors.place import Place
 __all__ = ["CLUSTER", "ClusterCrew", "ClusterPool", "Verdict", "cluster_pool"]
 
 #: What a cluster of either kind can promise.
-CLUSTER = Capabilities(survives_worker_death=True, enforces_timeout=True, own_process=True, other_machines=True)
+CLUSTER = Capabilities(
+    survives_worker_death=True, enforces_timeout=True, own_process=True, limits_memory=True, other_machines=True
+)
 #: Blocks that are larger travel as data of the cluster's, bytes, not as part of a call.
 _LARGE = 1 << 20
 #: Whether the cluster has grown is looked at this often, s.

@@ -288,7 +288,8 @@ class ProcessPool(Pool):
         """Kill the workers that are over a limit."""
         for lane in list(self._lanes):
             at = lane.worker.position()
-            if lane.job is not None and lane.ready and at is not None and self._watch.late(at):
+            busy = lane.job is not None and lane.ready and not lane.worker.gone  # one that has died will be heard
+            if busy and at is not None and self._watch.late(at):
                 yield from self._late(lane, at)
         if self._watch.looks_at_memory():
             for lane in list(self._lanes):
