@@ -15,6 +15,10 @@ from parfit.executors.keeping import kept
 from parfit.executors.workers.idle import idle_workers, shutdown_workers
 
 
+#: What is on its way out is gone within this, s.
+GONE_S = 5.0
+
+
 def _is_worker(process):
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return "parfit.executors.workers.worker" in " ".join(process.cmdline())
@@ -31,6 +35,9 @@ def nothing_is_left():
     yield
     gc.collect()
     kept._registry.shutdown()
+    deadline = time.monotonic() + GONE_S
+    while len(children()) > idle_workers.count() and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert len(children()) <= idle_workers.count()
 
 

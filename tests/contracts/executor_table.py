@@ -122,7 +122,7 @@ def survivors() -> list[str]:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             command = " ".join(child.cmdline())
-            if child.pid in _serving.get("pids", ()):
+            if child.pid in _serving.get("pids", ()) or (_ray_runs() and not command):  # that has no memory any more
                 continue
             if "resource_tracker" not in command and not (_ray_runs() and "ray" in command):
                 found.append(f"{child.pid} {child.status()} {command}")

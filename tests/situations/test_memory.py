@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -71,18 +72,20 @@ def test_what_is_asked_for_in_one_go_is_refused(wanted):
     assert_equal_but_for(fits, wanted, ["r37"])
 
 
-def test_what_earlier_rows_have_left_is_not_the_fault_of_the_next(wanted):
+def test_what_earlier_rows_have_left_is_not_the_fault_of_the_next(wanted, tmp_path):
     """Each row leaks: a worker that has become too large is replaced, and its row is fitted in the new one."""
 
     def objective(p, row):
         if dict(p) == START:
+            (tmp_path / str(os.getpid())).touch()
             sys.modules.setdefault("leaked", []).append(np.ones(4_000_000))
         return residuals(p, row)
 
     parfit.shutdown_workers()
     fits = parfit.fit(lines(), objective, START, engine="rows", workers=2, memory_limit=LIMIT, retries=0)
     assert_equal_but_for(fits, wanted, [])
-    assert fits.summary["attempts"].max() == 2
+    assert fits.summary["attempts"].max() <= 2  # 1 where a worker was between two blocks when it was found too large
+    assert len(list(tmp_path.iterdir())) > 2
 
 
 def test_a_worker_is_under_the_limit_of_each_call_and_under_none_without():
