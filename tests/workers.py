@@ -14,7 +14,6 @@ import psutil
 from parfit.executors.keeping import kept
 from parfit.executors.workers.idle import idle_workers, shutdown_workers
 
-
 #: What is on its way out is gone within this, s.
 GONE_S = 5.0
 
