@@ -18,9 +18,9 @@ import pytest
 
 import parfit
 from parfit import ParfitWarning, SetupError, WorkerLostError, apply_by_multiprocessing
-from parfit.executors import EXECUTORS
 from parfit.executors.serial import SerialExecutor
 from tests.apply_referee import check, set_size
+from tests.workers import executors_here
 
 LONG = pd.DataFrame({"a": np.arange(300), "b": 0.5}, index=[f"r{i}" for i in range(300)])
 
@@ -182,7 +182,7 @@ def test_an_exception_before_a_row_that_kills_is_what_is_raised(monkeypatch):
 # ---- executors
 
 
-@pytest.mark.parametrize("executor", sorted(EXECUTORS))
+@pytest.mark.parametrize("executor", executors_here())
 def test_every_executor_by_name(executor):
     by = 10
     check(LONG.iloc[:40], lambda row: row["a"] * by, executor=executor)

@@ -14,7 +14,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from parfit import InvalidInputError, InvalidTypeError, ParfitWarning, UnknownNameError, sweep
-from parfit.executors import EXECUTORS
+from tests.workers import executors_here
 
 
 def without_times(found):
@@ -232,7 +232,7 @@ def test_progress_counts_sets():
     assert seen == [(n, 7) for n in range(1, 8)]
 
 
-@pytest.mark.parametrize("executor", sorted(EXECUTORS))
+@pytest.mark.parametrize("executor", executors_here())
 def test_every_executor_by_name(executor):
     by = 10
     found = sweep(lambda a: a * by, {"a": range(20)}, executor=executor, workers=None if executor == "serial" else 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import os
 import signal
 import threading
@@ -11,11 +12,18 @@ import time
 
 import psutil
 
+from parfit.executors import EXECUTORS
 from parfit.executors.keeping import kept
 from parfit.executors.workers.idle import idle_workers, shutdown_workers
 
 #: What is on its way out is gone within this, s.
 GONE_S = 5.0
+
+
+def executors_here():
+    """The names of the executors whose libraries are installed."""
+    needs = {"dask": "distributed", "ray": "ray"}
+    return [name for name in sorted(EXECUTORS) if importlib.util.find_spec(needs.get(name, "parfit"))]
 
 
 def _is_worker(process):
