@@ -33,7 +33,7 @@ from parfit.executors.foreign.jobs import Job, superseded
 from parfit.executors.foreign.pool import ForeignPool, Run
 from parfit.executors.running import recording_warnings_together, single_threaded_blas
 
-__all__ = ["FuturesExecutor", "LokyExecutor", "MultiprocessingExecutor", "ThreadsExecutor"]
+__all__ = ["FuturesExecutor", "FuturesPool", "LokyExecutor", "MultiprocessingExecutor", "ThreadsExecutor", "opened"]
 
 #: Calls on their way per worker: one runs, one waits for it to end.
 _PER_WORKER = 2
@@ -200,7 +200,8 @@ class FuturesPool(ForeignPool):
 
 
 @contextlib.contextmanager
-def _opened(pool: FuturesPool) -> Iterator[Pool]:
+def opened(pool: FuturesPool) -> Iterator[Pool]:
+    """A pool that is closed at the end, and whose workers are ended at once where that was an exception."""
     try:
         yield pool
     except BaseException:
@@ -231,8 +232,8 @@ class ThreadsExecutor(Executor):
         workers = worker_count(self.workers)
         pool = FuturesPool(self.name, self.capabilities, ThreadCrew(workers), LocalCarrier(setup), workers, retries)
         # Filters and BLAS limits belong to the process: set once, around everything that the threads do.
-        with recording_warnings_together(), single_threaded_blas(), _opened(pool) as opened:
-            yield opened
+        with recording_warnings_together(), single_threaded_blas(), opened(pool) as ready:
+            yield ready
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ class MultiprocessingExecutor(Executor):
         workers = worker_count(self.workers)
         carrier = RemoteCarrier(setup, private=True, watched=True)
         crew = SpawnCrew(workers, carrier.spool.folder)
-        with _opened(FuturesPool(self.name, self.capabilities, crew, carrier, workers, retries)) as pool:
+        with opened(FuturesPool(self.name, self.capabilities, crew, carrier, workers, retries)) as pool:
             yield pool
 
 
@@ -282,7 +283,7 @@ class LokyExecutor(Executor):
         workers = worker_count(self.workers)
         carrier = RemoteCarrier(setup, private=True, watched=True)
         crew = LokyCrew(workers, carrier.spool.folder)
-        with _opened(FuturesPool(self.name, self.capabilities, crew, carrier, workers, retries)) as pool:
+        with opened(FuturesPool(self.name, self.capabilities, crew, carrier, workers, retries)) as pool:
             yield pool
 
 
@@ -340,7 +341,7 @@ class FuturesExecutor(Executor):
             else:
                 carrier = RemoteCarrier(setup, private=False, watched=False)
             pool = FuturesPool(self.name, self.capabilities, crew, carrier, workers, retries)
-            yield stack.enter_context(_opened(pool))
+            yield stack.enter_context(opened(pool))
 
 
 def _is_a(obj: Any, module: str, name: str) -> bool:

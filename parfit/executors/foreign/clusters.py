@@ -26,7 +26,7 @@ from parfit.executors.foreign.crews import Crew
 from parfit.executors.foreign.jobs import Job
 from parfit.executors.foreign.lodging import Fate, Lodging, run_lodged, this_machine
 from parfit.executors.foreign.pool import Run
-from parfit.executors.futures import FuturesPool
+from parfit.executors.futures import FuturesPool, opened
 from parfit.executors.limits import in_bytes, memory_limit
 from parfit.executors.place import Place
 
@@ -264,16 +264,8 @@ class ClusterPool(FuturesPool):
         return Verdict.STRANDED
 
 
-@contextlib.contextmanager
 def cluster_pool(
     name: str, crew: ClusterCrew, setup: Callable[[], Any] | None, retries: int, limit: int | str | None
-) -> Iterator[Pool]:
+) -> contextlib.AbstractContextManager[Pool]:
     """A pool over a crew, which is left as it was."""
-    pool = ClusterPool(name, crew, setup, retries, memory_limit(limit))
-    try:
-        yield pool
-    except BaseException:
-        pool.close(kill=True)
-        raise
-    else:
-        pool.close(kill=False)
+    return opened(ClusterPool(name, crew, setup, retries, memory_limit(limit)))
