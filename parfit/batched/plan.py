@@ -279,15 +279,16 @@ _IN_WORDS = {
 
 
 class _Later:
-    """`jaxify` of an objective, once it is called."""
+    """`jaxify` of an objective and of its further arguments, once it is called."""
 
     def __init__(self, objective: Callable[..., Any]) -> None:
         self._objective = objective
 
-    def __call__(self, *args: Any) -> Any:
-        from parfit.batched.tracing.jaxify import jaxify  # all of jax.scipy, which few need
+    def __call__(self, params: Any, dataset: Any, *args: Any) -> Any:
+        from parfit.batched.tracing.jaxify import jaxified  # all of jax.scipy, which few need
 
-        return jaxify(self._objective)(*args)
+        function, args = jaxified(self._objective, args)
+        return function(params, dataset, *args)
 
 
 def _reason(found: list[Exception]) -> Untraceable:

@@ -248,6 +248,7 @@ class DaskCrew(ClusterCrew):
         return self._client.status == "running" and not sys.is_finalizing()
 
     def evict(self, *, keep: bool) -> None:
+        evict(self.token, keep=keep)  # of this process, at once: a cluster in it may be closed before it is told
         if not self._answers:
             return
         # In a thread that is not waited for long: one worker that is stuck is not to hold up the caller.

@@ -158,6 +158,28 @@ def test_single_precision_where_it_is_asked_for() -> None:
     np.testing.assert_allclose(fits.summary["cost"], double.summary["cost"], rtol=1e-4)
 
 
+TIMES = [np.linspace(0.0, 4.0, DATA.shape[1])]
+
+
+@pytest.mark.parametrize(
+    ("objective", "args"),
+    [
+        (lambda p, row: p["h"] * np.exp(-p["r"] * TIMES[0]) - row.to_numpy(), ()),
+        (lambda p, row: p["h"] * jnp.exp(-p["r"] * TIMES[0]) - row.to_numpy(), ()),
+        (lambda p, row, t=TIMES[0]: p["h"] * np.exp(-p["r"] * t) - row.to_numpy(), ()),
+        (lambda p, row, t: p["h"] * np.exp(-p["r"] * t) - row.to_numpy(), (TIMES[0],)),
+    ],
+    ids=["a list", "JAX's functions", "a default", "args"],
+)
+def test_one_precision_after_the_other(objective: Any, args: tuple[Any, ...]) -> None:
+    for dtype in ("float32", "float64", "float32"):
+        options = {"dtype": dtype, "ftol": 1e-5, "xtol": 1e-5}
+        fits = parfit.fit(DATA, objective, {"h": 1.0, "r": 1.0}, args=args, engine="batch", options=options)
+        assert fits.success.all()
+        single = (fits.params.to_numpy() == fits.params.to_numpy().astype(np.float32)).all()
+        assert single == (dtype == "float32")
+
+
 def test_an_objective_that_reads_a_global_reads_it_anew_in_each_call() -> None:
     scale = {"of": 1.0}
 

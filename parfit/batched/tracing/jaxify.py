@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from parfit.core.errors import InvalidTypeError, missing_package
 from parfit.core.reach import NOTHING, home_of, is_own_class, is_own_function, is_own_module
 
@@ -156,6 +158,10 @@ class _Rebinder:
             return self._class(value) if is_own_class(value, self._home) else value
         if type(value) in (list, tuple, dict) and len(value) <= _FEW:
             return self._container(value)
+        if type(value) is np.ndarray:
+            # JAX remembers by its identity what it has made of an array. Made in single precision, it would meet the
+            # next call, in double.
+            return value.view()
         if asked or is_own_class(type(value), self._home):
             return self._instance(value)
         return value
