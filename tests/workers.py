@@ -37,21 +37,26 @@ def children():
     return [child for child in psutil.Process().children() if _is_worker(child)]
 
 
+def _are_at_most(count):
+    """That no more workers than this are left, or soon are: `count` is asked again, as what is idle ends by itself."""
+    deadline = time.monotonic() + GONE_S
+    while len(left := children()) > count() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(left) <= count(), f"workers are left: {left}"
+
+
 def nothing_is_left():
     """For a fixture: around a test after which nothing is to be left but idle workers."""
     yield
     gc.collect()
     kept._registry.shutdown()
-    deadline = time.monotonic() + GONE_S
-    while len(children()) > idle_workers.count() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(children()) <= idle_workers.count()
+    _are_at_most(idle_workers.count)
 
 
 def nobody_is_there():
     """For a fixture: there are no workers at the beginning of the test."""
     shutdown_workers()
-    assert children() == []
+    _are_at_most(lambda: 0)
 
 
 def kill_self(*_):

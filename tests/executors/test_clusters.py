@@ -27,8 +27,10 @@ from parfit.executors import resolve
 from parfit.executors.dask import DaskExecutor
 from parfit.executors.ray import RayExecutor
 from parfit.fitting.spread import rows_of_a_window
+from tests.workers import nothing_is_left
 
 distributed = pytest.importorskip("distributed")
+_nothing_is_left = pytest.fixture(autouse=True)(nothing_is_left)
 
 RATE = 0.3
 TIMES = np.linspace(0, 4, 12)
