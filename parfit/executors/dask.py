@@ -116,11 +116,7 @@ def _client_of(cluster: Any, workers: int | None) -> Iterator[Any]:
         yield cluster
         return
     if cluster is None:
-        n = worker_count(workers)
-        # Threads of this process drive worker processes: more processes in between would only cost.
-        cluster = distributed.LocalCluster(
-            n_workers=1, threads_per_worker=n, processes=False, dashboard_address=None, memory_limit=0
-        )
+        cluster = _in_this_process(distributed, worker_count(workers))
         with _closing(cluster), _closing(distributed.Client(cluster, set_as_default=False)) as client:
             yield client
         return
@@ -135,6 +131,23 @@ def _client_of(cluster: Any, workers: int | None) -> Iterator[Any]:
         raise SetupError(f"no Dask scheduler answers at {cluster}: {exc}") from exc
     with _closing(client):
         yield client
+
+
+def _in_this_process(distributed: Any, threads: int) -> Any:
+    """A cluster whose threads drive worker processes: more processes in between would only cost."""
+    import dask
+
+    here = "127.0.0.1:0"
+    answers: dict[str, list[str]] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with dask.config.set(answers):  # nothing, to whoever asks on a port
+        return distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            memory_limit=0,
+            worker_dashboard_address=here,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": here},
+        )
 
 
 @contextlib.contextmanager

@@ -164,12 +164,16 @@ class JoblibPool(ForeignPool):
             if not run.started:
                 run.started = True
                 end_at_exit(self, self._backend)
-            yield from self._hear(run, run.flight.pop(number), reply)
-            yield from self._unsent(run)
+            job = run.flight.pop(number, None)
+            if job is not None:  # else of a call that was abandoned: a thread of joblib's had not heard of that
+                yield from self._hear(run, job, reply)
+                yield from self._unsent(run)
         if run.over:
             return
         self._end_round()
         yield from self._unsent(run)
+        if failure is None:
+            self._forgotten(run)
         if run.failures:
             raise run.failures[0]
         if failure is not None:
@@ -212,6 +216,12 @@ class JoblibPool(ForeignPool):
     def _unsent(self, run: _JoblibRun) -> Iterator[Outcome]:
         while run.unsent:
             yield run.unsent.pop()
+
+    def _forgotten(self, run: _JoblibRun) -> None:
+        """Run again what joblib has no answer for: it counted the answer to an abandoned call instead."""
+        for job in run.flight.values():
+            run.jobs.put_back(job)
+        run.flight.clear()
 
     def _lost(self, run: _JoblibRun, failure: Exception) -> Iterator[Outcome]:
         """The round has failed as a whole. Joblib has ended its workers by now."""

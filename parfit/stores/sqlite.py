@@ -48,8 +48,8 @@ __all__ = ["SqliteStore", "Wanted"]
 _REST, _LONGEST_REST_S = 20, 0.02
 #: What comes in one burst is waited for, s.
 _BURST_S = 0.001
-#: How long until a row outlives a power failure, s, or so many bytes: until then it outlives this process alone.
-_SYNCHRONISED_S, _SYNCHRONISED_BYTES = 0.8, 4 << 20
+#: How long until a row outlives a power failure, s: until then it outlives this process alone.
+_SYNCHRONISED_S = 0.8
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
 _TABLES = (
@@ -148,6 +148,7 @@ class SqliteStore(Store):
             stored = None if anew else what_is_there(self._path, self._identity)
             moves = self._take_in(stored) if stored is not None else []
             anew = stored is None or bool(stored.damage)
+            self._synchronised = not anew
             if stored is not None and stored.damage:
                 put_aside(self._path, stored.damage)
             self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
@@ -172,7 +173,11 @@ class SqliteStore(Store):
         with self._opened:
             with contextlib.suppress(sqlite3.Error):  # all is there without
                 self._gather()
+                if not self._synchronised:  # a power failure could cost no more than what is not a second old
+                    self._file.execute("pragma synchronous = off")
                 self._file.execute("pragma wal_checkpoint(truncate)")
+        if not self._synchronised:
+            _synchronise_soon(self._path)
         if kind is None and not self._path.exists():
             raise StoreError(f"{self._path} was removed while it was written")
         if self._waits and kind is None:
@@ -305,7 +310,7 @@ class SqliteStore(Store):
             self._wakes.set()
 
     def _write_on(self) -> None:
-        begin, written = time.monotonic(), 0
+        begin, written = time.monotonic(), False
         while not self._ends.is_set():
             self._wakes.wait(_SYNCHRONISED_S if written or self._waits else None)
             self._wakes.clear()
@@ -313,19 +318,20 @@ class SqliteStore(Store):
             woken = time.monotonic()
             if not written:
                 begin = woken
-            written += self._flush()
-            if written and (woken > begin + _SYNCHRONISED_S or written > _SYNCHRONISED_BYTES):
+            written = self._flush() or written
+            if written and woken > begin + _SYNCHRONISED_S:
+                self._synchronised = True
                 with contextlib.suppress(sqlite3.Error):  # what cannot be written waits, and tells
                     self._file.execute("pragma wal_checkpoint(passive)")
-                written = 0
+                written = False
             self._ends.wait(min(_LONGEST_REST_S, _REST * (time.monotonic() - woken)))
         self._flush()
 
-    def _flush(self) -> int:
-        """Write what waits; how many bytes. Where that fails, it waits on."""
+    def _flush(self) -> bool:
+        """Write what waits; whether anything was. Where that fails, it waits on."""
         with self._lock:
             if not self._waiting:
-                return 0
+                return False
             positions = np.sort(np.concatenate(self._waiting))  # a row that came twice may be there twice
             self._waiting, self._waits = [], 0
         try:
@@ -338,8 +344,8 @@ class SqliteStore(Store):
                 self._error = exc
                 self._waiting.append(positions)
                 self._waits += len(positions)
-            return 0
-        return len(body)
+            return False
+        return True
 
     def _insert(self, body: memoryview) -> None:
         self._file.execute("insert into blocks (body, crc) values (?, ?)", (body, zlib.crc32(body)))
@@ -375,6 +381,22 @@ class SqliteStore(Store):
                 ParfitWarning,
                 stacklevel=4,
             )
+
+
+def _synchronise_soon(path: Path) -> None:
+    """Have a file outlive a power failure. Nobody waits for that, but the interpreter that ends."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDWR)
+
+        def synchronise() -> None:
+            with contextlib.suppress(OSError):
+                os.fsync(file)
+            os.close(file)
+
+        thread = threading.Thread(target=synchronise, name="parfit store")
+        thread.start()
+        if os.name != "posix":  # where a file that is open cannot be removed
+            thread.join()
 
 
 def _say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -94,6 +95,26 @@ def test_the_current_client_is_taken_and_left() -> None:
             assert [o.value for o in pool.imap_unordered(slowly, [(2, 2)])] == [4]
         assert client.status == "running"
         assert client.run(lambda: 1)
+
+
+def test_a_cluster_of_our_own_is_heard_by_this_machine_alone(recwarn: pytest.WarningsRecorder) -> None:
+    with socket.create_server(("127.0.0.1", 8787)) if port_is_free(8787) else contextlib.nullcontext():
+        before = listening()
+        with resolve("dask", 2).open() as pool:
+            assert [o.value for o in pool.imap_unordered(slowly, [(2, 2)])] == [4]
+            new = listening() - before
+    assert {ip for ip, _ in new} == {"127.0.0.1"}
+    assert not recwarn.list
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) != 0
+
+
+def listening() -> set[tuple[str, int]]:
+    here = psutil.Process().net_connections(kind="tcp")
+    return {(c.laddr.ip, c.laddr.port) for c in here if c.status == psutil.CONN_LISTEN}
 
 
 def test_what_cannot_be_used_is_told() -> None:

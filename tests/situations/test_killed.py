@@ -54,20 +54,36 @@ SCRIPT = """
 """
 
 
-def run(folder, store, engine, rows, number, kill_after=None):
-    """One process, killed some time after its first dataset (or after its begin); whether it came to its end."""
+def run(folder, store, engine, rows, number, kill_after=None, come=lambda: True):
+    """One process, killed some time after its first dataset, or its begin, and what is to come; how long, if it ended.
+
+    In seconds, from there on.
+    """
     command = [sys.executable, str(folder / "script.py"), str(store), "log", engine, str(rows)]
     env = environment(SEEN=str(folder / "seen"), RUN=str(number))
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begin\n"
         line = process.stdout.readline() if engine == "rows" else ""
+        begin = time.perf_counter()
         if kill_after is not None and not line.startswith("end"):
+            while not come() and process.poll() is None:
+                time.sleep(0.001)
             time.sleep(kill_after)
             process.kill()
         ended = "end" in line or process.stdout.readline().startswith("end")
+        took = time.perf_counter() - begin
         process.wait(60)
-    return ended
+    return took if ended else None
+
+
+def whole_s(folder, ending, engine, rows):
+    """How long an uninterrupted run takes, s, into ``whole.<ending>``; one before it compiles."""
+    for name in ("first", "whole"):
+        takes_s = run(folder, folder / f"{name}.{ending}", engine, rows, "whole")
+        assert takes_s is not None
+    (folder / "seen").unlink(missing_ok=True)
+    return takes_s
 
 
 @pytest.mark.parametrize(("engine", "rows"), [("rows", 400), ("batch", 60_000)])
@@ -75,24 +91,20 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, engine, rows):
     if engine == "batch":
         pytest.importorskip("jax")
     written(tmp_path, SCRIPT)
-    for name in ("first.db", "whole.db"):  # the first one compiles
-        begin = time.perf_counter()
-        assert run(tmp_path, tmp_path / name, engine, rows, "whole")
-        takes_s = time.perf_counter() - begin
-    (tmp_path / "seen").unlink(missing_ok=True)
+    takes_s = whole_s(tmp_path, "db", engine, rows)
     store, draw = tmp_path / "fits.db", random.Random(1)
     kills = KILLS if engine == "rows" else KILLS // 5
     done, killed = -1, 0
     for number in range(kills):
-        after_s = draw.uniform(0, 0.08) if engine == "rows" else draw.uniform(0.05, takes_s / 2)
-        killed += not run(tmp_path, store, engine, rows, number, after_s)
+        after_s = draw.uniform(0, 0.08 if engine == "rows" else takes_s)
+        killed += run(tmp_path, store, engine, rows, number, after_s) is None
         try:
             before, done = done, int(parfit.open_store(store).success.sum())
         except StoreError:
             continue  # before there was one
         assert done >= before  # nothing that was there is lost
     assert killed >= kills // 3
-    assert run(tmp_path, store, engine, rows, "last")
+    assert run(tmp_path, store, engine, rows, "last") is not None
     found, whole = parfit.open_store(store), parfit.open_store(tmp_path / "whole.db")
     assert found.success.all()
     assert_frame_equal(found.params, whole.params, check_exact=True)

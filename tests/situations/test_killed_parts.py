@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import random
-import time
 from collections import Counter
 
 import pandas as pd
@@ -13,11 +13,15 @@ from pandas.testing import assert_frame_equal
 import parfit
 from parfit import StoreError
 from tests.programs import written
-from tests.situations.test_killed import CHUNK, SCRIPT, WORKERS, run
+from tests.situations.test_killed import CHUNK, SCRIPT, WORKERS, run, whole_s
 
 pytest.importorskip("pyarrow")
 
 KILLS, PARTS = 10, 12
+
+
+def parts(store):
+    return list(store.glob("part-*.parquet"))
 
 
 @pytest.mark.parametrize(("engine", "rows"), [("rows", 600), ("batch", 60_000)])
@@ -27,15 +31,14 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, engine, rows):
     small = f"import parfit\n    import parfit.fitting.parted as parted\n    parted.PART_ROWS = {rows // PARTS}\n"
     script = SCRIPT.replace("import parfit\n", small).replace("int(fits.success.sum())", "len(fits)")
     written(tmp_path, script)
-    for name in ("first.parquet", "whole.parquet"):  # the first one compiles
-        begin = time.perf_counter()
-        assert run(tmp_path, tmp_path / name, engine, rows, "whole")
-        takes_s = time.perf_counter() - begin
-    (tmp_path / "seen").unlink(missing_ok=True)
+    takes_s = whole_s(tmp_path, "parquet", engine, rows)
     store, draw = tmp_path / "fits.parquet", random.Random(1)
     done, killed = -1, 0
     for number in range(KILLS):
-        killed += not run(tmp_path, store, engine, rows, number, draw.uniform(0.05, takes_s / 3))
+        after_s = draw.uniform(0, 0.12 if engine == "rows" else takes_s / PARTS)
+        many = len(parts(store)) + (number % 3 > 0 and engine == "batch")
+        come = functools.partial(lambda many: len(parts(store)) >= many, many)
+        killed += run(tmp_path, store, engine, rows, number, after_s, come) is None
         try:
             fits = parfit.open_store(store)
         except StoreError:
@@ -44,7 +47,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, engine, rows):
         assert done >= before  # nothing that was there is lost
         assert sum(map(len, fits.frames())) == done
     assert killed >= KILLS // 3
-    assert run(tmp_path, store, engine, rows, "last")
+    assert run(tmp_path, store, engine, rows, "last") is not None
     found, whole = pd.read_parquet(store), pd.read_parquet(tmp_path / "whole.parquet")
     drop = ["seconds", "attempts"]
     assert_frame_equal(found.drop(columns=drop), whole.drop(columns=drop), check_exact=True)
