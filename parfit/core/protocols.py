@@ -1,4 +1,4 @@
-"""The protocols that the rooms keep: `Solver`, `Executor`, `Pool`, `Tasks`, `Keepable`, `Block`, `Store`.
+"""The protocols that the rooms keep: `Solver`, `Executor`, `Pool`, `Tasks`, `Keepable`, `Block`, `Sink`, `Store`.
 
 Each is documented here once; an implementation adds text only where it differs. An `Executor`, a `Solver`
 is a frozen, picklable recipe; what is alive (a worker, a file) exists only inside a ``with``.
@@ -24,6 +24,7 @@ __all__ = [
     "Executor",
     "Keepable",
     "Pool",
+    "Sink",
     "Solver",
     "Store",
     "TaskFunction",
@@ -241,8 +242,8 @@ class BatchedSolver(ABC):
         """Why the row has ended (`parfit.batched.ends.End`), an integer; 0 where it has not."""
 
 
-class Store(AbstractContextManager["Store"]):
-    """Where solutions are kept as they come, by the position of their dataset; one writer, the parent.
+class Sink(AbstractContextManager["Sink"]):
+    """Takes solutions as they come, by the position of their dataset.
 
     Attributes
     ----------
@@ -264,6 +265,20 @@ class Store(AbstractContextManager["Store"]):
         for outcome in solutions.outcomes():
             self.put(outcome.key, outcome)
 
+    def settle(self, engine: str) -> None:
+        """Note which engine fits what is not done; may raise where what is here came from another."""
+        self.engine = engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+
+class Store(Sink):
+    """Where solutions are kept, to be read again; one writer, the parent."""
+
     @abstractmethod
     def done(self) -> Iterable[int]:
         """The positions that are already here and need not be fitted again."""
@@ -274,14 +289,4 @@ class Store(AbstractContextManager["Store"]):
 
     def old_solutions(self) -> Any:
         """What was found for datasets that have changed since, shape (B, n), NaN for the others; None for nothing."""
-        return None
-
-    def settle(self, engine: str) -> None:
-        """Note which engine fits what is not done; may raise where what is here came from another."""
-        self.engine = engine
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         return None

@@ -30,7 +30,7 @@ from parfit.core.errors import (
 )
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
-from parfit.core.protocols import Executor, Solver, Store, Tasks
+from parfit.core.protocols import Executor, Sink, Solver, Store, Tasks
 from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.core.tasks import FitTasks, TasksInTurn
 from parfit.core.windows import Windows
@@ -198,11 +198,11 @@ class Call:
         return choose(self.problem, self.solver, self.datasets, work, self.given, spread=self._on_cluster)
 
     def stream(
-        self, store: Store, tasks: Tasks, first: Positions, watch: MismatchWatch | None, total: int, already: int
+        self, sink: Sink, tasks: Tasks, first: Positions, watch: MismatchWatch | None, total: int, already: int
     ) -> None:
         """Tasks through the executor; `first` are the positions of some that come first."""
         problem, solver = with_derivatives(self.problem, self.solver, self.datasets, first)
-        problem = dataclasses.replace(problem, parameters=problem.parameters.common(), noted=store.noted)
+        problem = dataclasses.replace(problem, parameters=problem.parameters.common(), noted=sink.noted)
         setup = functools.partial(ready, problem, solver)
         with (
             random_state(kept=not self.executor.capabilities.own_process),
@@ -212,10 +212,10 @@ class Call:
             for outcome in pool.imap_unordered(fit_one, tasks, self.timeout):
                 if watch is not None:
                     watch.see(outcome)
-                self._take(store, outcome)
+                self._take(sink, outcome)
                 count(1)
 
-    def at_once(self, plan: Plan, store: Store, work: Iterable[Positions], total: int, already: int) -> None:
+    def at_once(self, plan: Plan, sink: Sink, work: Iterable[Positions], total: int, already: int) -> None:
         """Rows through compiled programs, those of a window at a time: here, or on the workers of a cluster."""
         with reporting(self.progress, total, "fits", already) as count:
             if self._on_cluster:
@@ -223,25 +223,25 @@ class Call:
                 how = self.executor, rows, self.retries, self.given["dtype"]
                 for one in spread(plan, self.datasets, self.solver, work, *how):
                     if isinstance(one, Outcome):
-                        self._take(store, one)
+                        self._take(sink, one)
                         count(1)
                     else:
-                        self._take_many(store, one)
+                        self._take_many(sink, one)
                         count(len(one))
                 return
             for positions in work:
                 for solutions in solutions_of(plan.at(positions, self.datasets), self.given["workers"]):
-                    self._take_many(store, solutions)
+                    self._take_many(sink, solutions)
                     count(len(solutions))
 
-    def _take_many(self, store: Store, solutions: Solutions) -> None:
-        store.put_many(solutions)
+    def _take_many(self, sink: Sink, solutions: Solutions) -> None:
+        sink.put_many(solutions)
         if self.on_error == "raise":
             for outcome in solutions.outcomes():
                 self._raise_if_failed(outcome)
 
-    def _take(self, store: Store, outcome: Outcome) -> None:
-        store.put(outcome.key, outcome)
+    def _take(self, sink: Sink, outcome: Outcome) -> None:
+        sink.put(outcome.key, outcome)
         if self.on_error == "raise":
             self._raise_if_failed(outcome)
 

@@ -14,7 +14,7 @@ import dataclasses
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from parfit.core.errors import FitInterrupted, ParfitWarning, StoreError, StoreM
 from parfit.core.fingerprint import digest
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
-from parfit.core.protocols import Store
+from parfit.core.protocols import Sink, Store
 from parfit.core.solution import Outcome, Solutions, Status
 from parfit.core.structure import Structure
 from parfit.core.tasks import FitTasks, TasksInTurn
@@ -158,7 +158,7 @@ class _Begun:
     opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
-class _Filling(Store):
+class _Filling(Sink):
     """The parts of a folder, as solutions come."""
 
     noted = True  # for the part that is on its way, which is in a file of SQLite
@@ -281,12 +281,6 @@ class _Filling(Store):
             raise AssertionError("there is something left to fit")
 
     # ---- the protocol
-
-    def done(self) -> Iterable[int]:
-        raise NotImplementedError("`survey` has what is not done")
-
-    def columns(self) -> Any:
-        raise NotImplementedError("they are in the parts")
 
     def settle(self, engine: str) -> None:
         parts = self._parts
