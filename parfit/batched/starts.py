@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from parfit.core.bounds import row_bounds
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError
-from parfit.core.parameters import Parameters, frame_of, moved_inside, row_start, settled
+from parfit.core.parameters import Parameters, frame_of, made_start, moved_inside, settled
 
 __all__ = ["Starts", "read_starts"]
 
@@ -71,8 +71,8 @@ def _own(
 
     def one(i: int, dataset: Any) -> None:
         try:
-            if p.start_of is not None and (p.start.ndim == 1 or np.isnan(start[i]).any()):
-                start[i] = row_start(p.structure, p.start_of(dataset))
+            if p.start_of is not None:
+                start[i] = made_start(p, dataset, None if p.start.ndim == 1 else start[i])
             if p.bounds_of is not None:
                 lower[i], upper[i] = row_bounds(p.structure, p.bounds_of(dataset))
         except InvalidInputError as exc:

@@ -39,10 +39,10 @@ __all__ = [
     "Frame",
     "Parameters",
     "frame_of",
+    "made_start",
     "moved_inside",
     "problem_with_bounds",
     "read_parameters",
-    "row_start",
     "settled",
 ]
 
@@ -338,7 +338,16 @@ def _check(p: Parameters) -> None:
     raise InvalidInputError(f"{first}" if rows == 1 else f"{first}, and no other dataset has {needed} that can be used")
 
 
-def row_start(structure: Structure, start: Any) -> FloatArray:
+def made_start(p: Parameters, dataset: Any, given: FloatArray | None) -> FloatArray:
+    """The start that `start_of` makes for a dataset, but for what is given and not NaN; shape (n,)."""
+    assert p.start_of is not None
+    if given is not None and not np.isnan(given).any():
+        return given
+    made = _row_start(p.structure, p.start_of(dataset))
+    return made if given is None else np.where(np.isnan(given), made, given)
+
+
+def _row_start(structure: Structure, start: Any) -> FloatArray:
     """The start that a callable gave for one dataset, shape (n,)."""
     try:
         return structure.flatten(start, "x0(dataset)")

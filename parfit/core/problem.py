@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from parfit.core.bounds import row_bounds
 from parfit.core.errors import InvalidInputError, InvalidTypeError
-from parfit.core.parameters import Frame, Parameters, frame_of, row_start
+from parfit.core.parameters import Frame, Parameters, frame_of, made_start
 from parfit.core.randomness import seed_globals
 from parfit.core.values import as_floats, checked, is_single
 
@@ -153,8 +153,8 @@ class BoundProblem:
             start = p.start if task.start is None else task.start
             lower = p.lower if task.lower is None else task.lower
             upper = p.upper if task.upper is None else task.upper
-            if p.start_of is not None and (task.start is None or np.isnan(task.start).any()):
-                start = row_start(p.structure, p.start_of(task.dataset))
+            if p.start_of is not None:
+                start = made_start(p, task.dataset, task.start)
             if p.bounds_of is not None:
                 lower, upper = row_bounds(p.structure, p.bounds_of(task.dataset))
             self.full, self.free, self.x0, self.lower, self.upper = frame_of(p, start, lower, upper)

@@ -31,7 +31,7 @@ from parfit.core.errors import (
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
 from parfit.core.protocols import Executor, Sink, Solver, Store, Tasks
-from parfit.core.solution import Outcome, Solution, Solutions, Status
+from parfit.core.solution import Outcome, OutcomeKind, Solution, Solutions, Status
 from parfit.core.tasks import FitTasks, TasksInTurn
 from parfit.core.windows import Windows
 from parfit.executors.interrupts import one_ctrl_c
@@ -92,11 +92,12 @@ class Call:
             with one_ctrl_c(), store:
                 call = self
                 if self.given["warm_start"] and (old := store.old_solutions()) is not None:
-                    p = self.problem.parameters
-                    call = self._starting(np.clip(old, p.lower, p.upper))
+                    call = self._starting_again(old)
                 missing = np.ones(len(self.datasets), dtype=bool)
                 missing[np.fromiter(store.done(), dtype=np.intp)] = False
                 positions = np.flatnonzero(missing)
+                if self.on_error == "raise":
+                    self._raise_if_failed_before(store.columns(), np.flatnonzero(~missing))
                 fits = call._fill(store, positions, already=len(missing) - len(positions))
         except StoreError as exc:
             exc.fits = fits
@@ -130,6 +131,16 @@ class Call:
         """The same call, each dataset starting where it ended; anew where that is nowhere."""
         return self._starting(old.params.to_numpy())
 
+    def _starting_again(self, old: NDArray[np.float64]) -> Call:
+        """The same call, datasets that have changed starting from their old solution, as far as their bounds allow."""
+        p = self.problem.parameters
+        found = np.where(p.fixed, np.nan, np.clip(old, p.lower, p.upper))
+        call = self._starting(found)
+        if p.bounds_of is None:
+            return call
+        inside = dataclasses.replace(call.problem.parameters, inside=True)  # only workers know the bounds
+        return dataclasses.replace(call, problem=dataclasses.replace(call.problem, parameters=inside))
+
     def _starting(self, found: NDArray[np.float64]) -> Call:
         """The same call with a start for each dataset; where it is NaN, the one that it had."""
         p = self.problem.parameters
@@ -143,7 +154,7 @@ class Call:
         begin = time.perf_counter()
         plan: Plan | None = None
         reason = "interrupted before another was chosen"
-        work = Windows([positions], self.datasets.window)
+        every, work = np.arange(len(self.datasets)), Windows([positions], self.datasets.window)
 
         def result() -> Fits:
             columns: Columns = store.columns()
@@ -158,7 +169,8 @@ class Call:
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
-            plan, reason = self.choose(work)
+            resumed = already > 0 and len(positions) > 0  # as when none were there, the others are looked at, too
+            plan, reason = self.choose(Windows([every], self.datasets.window) if resumed else work, store)
             engine, where = self.engine_of(plan)
             said = reason.partition(" for dataset ")[0].partition(": ")[0]  # others read a log: no label, no value
             _log.info("engine %s: %s; %d datasets, %s", engine, said, len(positions), where)
@@ -193,9 +205,12 @@ class Call:
     def _on_cluster(self) -> bool:
         return self.executor.capabilities.other_machines
 
-    def choose(self, work: Windows) -> tuple[Plan | None, str]:
+    def choose(self, work: Windows, sink: Sink) -> tuple[Plan | None, str]:
         """The plan of the batched engine, or None; and the reason."""
-        return choose(self.problem, self.solver, self.datasets, work, self.given, spread=self._on_cluster)
+        plan, reason = choose(self.problem, self.solver, self.datasets, work, self.given, spread=self._on_cluster)
+        if plan is not None and self.given["engine"] == "auto" and sink.engine == "rows":
+            return None, "the fits that are there are of engine 'rows'"
+        return plan, reason
 
     def stream(
         self, sink: Sink, tasks: Tasks, first: Positions, watch: MismatchWatch | None, total: int, already: int
@@ -253,6 +268,16 @@ class Call:
         solution: Solution = outcome.value
         if solution.status in (Status.INVALID, Status.NONFINITE):
             raise FitError(f"dataset {shown(label)}: {solution.status}: {solution.message}", label)
+
+    def _raise_if_failed_before(self, columns: Columns, positions: Positions) -> None:
+        """The same for the first dataset that has failed in an earlier call."""
+        failed = columns.has(Status.INVALID, Status.NONFINITE)
+        failed[list(columns.errors)] = True
+        for position in positions[failed[positions]][:1].tolist():
+            status, message = columns.status_of(position), columns.message(position)
+            solution = Solution(columns.params[position], status, message, nfev=0, nit=0)
+            error = columns.errors.get(position)
+            self._raise_if_failed(Outcome(position, OutcomeKind.DONE, solution, error))
 
     def _debug(self, position: int) -> Solution:
         """Fit one dataset in this process, and let its exception pass as it is."""

@@ -86,7 +86,7 @@ def fit_in_parts(call: Call) -> PartedFits:
         try:
             with _Filling(call, parts) as store:
                 work = store.survey()
-                plan, reason = call.choose(work)
+                plan, reason = call.choose(work, store)
                 if len(work):
                     store.settle(call.engine_of(plan)[0])
                     total, already = len(call.datasets), len(call.datasets) - len(work)
