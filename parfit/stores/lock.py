@@ -56,6 +56,17 @@ class Lock:
         file.flush()
         return self
 
+    def renew(self) -> None:
+        """Take it again where it has been lost: to a backup in this process that has read, and closed, the file.
+
+        Raises `StoreError` where another process has taken it since.
+        """
+        assert self._file is not None
+        try:
+            _lock_again(self._file)
+        except OSError:
+            raise StoreError(f"{self._what} is being written by another process now") from None
+
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         assert self._file is not None
         self._file.close()
@@ -70,9 +81,15 @@ if os.name == "nt":  # pragma: no cover
         file.seek(1 << 20)  # far behind what others read
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
+    def _lock_again(file: IO[str]) -> None:
+        """Windows takes a lock away with the handle that it was taken by, and with no other."""
+
 else:
     import fcntl
 
     def _lock(file: IO[str]) -> None:
         # Not `flock`: that would pass on to processes that are forked meanwhile, and outlive this one.
+        # Closing any other handle of the file lets go of it, too: hence `_lock_again`.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    _lock_again = _lock

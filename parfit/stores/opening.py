@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
+import shutil
 import warnings
 from pathlib import Path
 
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
-from parfit.stores.reading import APPLICATION, Argument, Identity, Stored, is_empty, read_store
+from parfit.stores.reading import Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
 from parfit.stores.salvage import salvaged
 
 __all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
@@ -17,11 +17,7 @@ __all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
 
 def gives_way(path: Path) -> bool:
     """Whether what is there may be begun anew; raises `StoreError` for what is not a store."""
-    if not path.exists():
-        return True
-    with open(path, "rb") as file:
-        head = file.read(72)
-    if head and head[68:72] != APPLICATION.to_bytes(4, "big"):
+    if not is_empty(path) and not is_ours(path):
         raise StoreError(f"{path} is no store of parfit's, and is left as it is")
     return True
 
@@ -32,9 +28,9 @@ def what_is_there(path: Path, identity: Identity) -> Stored | None:
     try:
         if not is_empty(path):
             stored = read_store(path)
-    except StoreError as exc:
+    except UnreadableError as exc:
         error = exc
-    if stored is not None and (not stored.damage or stored.identity.fingerprint() != call):
+    if error is None and (stored is None or not stored.damage or stored.identity.fingerprint() != call):
         return stored
     blocks = salvaged(path, call)
     if len(blocks) > (0 if stored is None else len(stored.rows)):
@@ -43,22 +39,33 @@ def what_is_there(path: Path, identity: Identity) -> Stored | None:
         mine = identity._replace(facts={**identity.facts, "engine": engine})
         return Stored(mine, rows, f"{len(rows)} of its blocks of rows are sound, and the tables around them are not")
     if error is not None:
-        raise error
+        again = "overwrite=True starts anew" if is_ours(path) else "without the file, it starts anew"
+        raise UnreadableError(path, error.why, f"no row of this call can be recovered from it; {again}")
     return stored
 
 
-def put_aside(path: Path, damage: str) -> None:
-    """Keep a damaged file under another name; what is sound goes into a new one."""
+def put_aside(path: Path, new: Path, damage: str) -> None:
+    """Keep a damaged file under another name, and put one in its place that has what is sound.
+
+    The damaged one is there under both names until then: who is killed meanwhile has lost nothing.
+    """
     names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
     aside = next(other for other in map(path.with_name, names) if not other.exists())
-    for ending in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path.with_name(path.name + ending), aside.with_name(aside.name + ending))
+    for ending in ("", "-wal"):
+        one, other = (where.with_name(where.name + ending) for where in (path, aside))
+        if one.exists():
+            try:
+                os.link(one, other)
+            except OSError:  # not on every file system
+                shutil.copy2(one, other)
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    os.replace(new, path)
     warnings.warn(
         f"{path} is damaged: {damage}; the rows that are lost are fitted again. "
         f"The damaged file is kept as {aside.name}",
         ParfitWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -27,7 +27,9 @@ __all__ = [
     "Argument",
     "Identity",
     "Stored",
+    "UnreadableError",
     "is_empty",
+    "is_ours",
     "read_store",
 ]
 
@@ -40,6 +42,20 @@ PAGE = 32768
 BUSY_S = 30.0
 #: What reading a damaged file may raise.
 DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
+
+
+class UnreadableError(StoreError):
+    """A file is damaged, or no store.
+
+    Attributes
+    ----------
+    why
+        In words.
+    """
+
+    def __init__(self, path: Path, why: str, advice: str) -> None:
+        super().__init__(f"{path} is damaged, or no store of parfit's: {why} ({advice})")
+        self.why = why
 
 
 class Argument(NamedTuple):
@@ -96,22 +112,50 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
         Where there is no such file, or it is none of parfit's, or nothing of it can be read.
     """
     path = Path(path)
-    if not path.is_file() or is_empty(path):
+    if is_empty(path):
         raise StoreError(f"there is no store {path}")
     try:
         with contextlib.closing(_reader(path)) as file:
             return _read(file, path)
     except DAMAGE as exc:
-        raise _unreadable(path, exc) from exc
+        again = "overwrite=True starts anew" if is_ours(path) else "without the file, it starts anew"
+        advice = f"the call of fit that wrote it recovers the rows that are sound; {again}"
+        raise UnreadableError(path, str(exc), advice) from exc
 
 
 def is_empty(path: Path) -> bool:
-    """Whether there is no file, or one without a byte or a table: where a process died that had just made it."""
-    if not path.exists() or not path.stat().st_size:
-        return True
+    """Whether there is no file, or one without a byte or a table: where a process died that had just made it.
+
+    Raises
+    ------
+    StoreError
+        For what is no file, or cannot be read.
+    """
     try:
-        with contextlib.closing(_reader(path)) as file:
-            return not file.execute("select count(*) from sqlite_master").fetchone()[0]
+        if not path.exists():
+            return True
+        if not path.is_file():
+            raise StoreError(f"{path} is no file")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                return True
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
+    try:
+        with contextlib.closing(_reader(path)) as database:
+            return not database.execute("select count(*) from sqlite_master").fetchone()[0]
+    except DAMAGE:
+        return False
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a store, sound or not: its first page says so, or, for a new one, the log beside it."""
+    with open(path, "rb") as file:
+        if file.read(72)[68:] == APPLICATION.to_bytes(4, "big"):
+            return True
+    try:
+        with contextlib.closing(_reader(path)) as database:
+            return bool(database.execute("pragma application_id").fetchone()[0] == APPLICATION)
     except DAMAGE:
         return False
 
@@ -173,10 +217,3 @@ def _blocks(file: sqlite3.Connection, first: int, call: str) -> tuple[list[Rows]
     if not damaged and file.execute("pragma quick_check(1)").fetchone()[0] != "ok":
         damaged = 1  # of which nothing is left that says so
     return found, damaged
-
-
-def _unreadable(path: Path, exc: Exception) -> StoreError:
-    return StoreError(
-        f"{path} is damaged, or no store of parfit's: {exc} "
-        "(the call of fit that wrote it recovers the rows that are sound; overwrite=True starts anew)"
-    )

@@ -114,6 +114,7 @@ class SqliteStore(Store):
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path).resolve()  # one lock, by whatever name the file is called
+        self._held = Lock(self._path)
         self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
         self._call = identity.fingerprint()
         self._retry_failed = retry_failed
@@ -143,23 +144,22 @@ class SqliteStore(Store):
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
-            opened.enter_context(Lock(self._path))
+            opened.enter_context(self._held)
             anew = self._overwrite and gives_way(self._path)
             stored = None if anew else what_is_there(self._path, self._identity)
             moves = self._take_in(stored) if stored is not None else []
-            anew = stored is None or bool(stored.damage)
-            self._synchronised = not anew
-            if stored is not None and stored.damage:
-                put_aside(self._path, stored.damage)
-            self._file = opened.enter_context(contextlib.closing(self._connected(anew)))
             try:
+                if stored is not None and stored.damage:
+                    self._mend(stored.damage)
+                self._synchronised = stored is not None
+                self._file = opened.enter_context(contextlib.closing(_connected(self._path, anew=stored is None)))
                 self._file.execute("begin")
-                if anew or stored is None:
+                if stored is None:
                     self._begin()
-                else:
+                elif not stored.damage:
                     self._go_on(stored.identity.facts, moves)
                 self._file.execute("commit")
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, OSError) as exc:
                 raise StoreError(f"{self._path} cannot be written: {exc}") from exc
             self._thread = threading.Thread(target=self._write_on, name="parfit store", daemon=True)
             self._thread.start()
@@ -265,20 +265,14 @@ class SqliteStore(Store):
             (Rows.blank(emptied, n), np.arange(len(emptied))),
         ]
 
-    def _connected(self, anew: bool) -> sqlite3.Connection:
-        """A connection that writes; to an empty file where there is nothing to keep."""
-        try:
-            if anew:
-                for ending in ("", "-wal", "-shm"):
-                    self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
-            file = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            file.execute(f"pragma page_size = {PAGE}")
-            file.execute("pragma journal_mode = wal")
-            file.execute("pragma synchronous = normal")
-            file.execute("pragma wal_autocheckpoint = 0")  # the thread does
-        except (sqlite3.Error, OSError) as exc:
-            raise StoreError(f"{self._path} cannot be written: {exc}") from exc
-        return file
+    def _mend(self, damage: str) -> None:
+        """Put a new file with what is sound in the place of a damaged one."""
+        new = self._path.with_name(f"{self._path.name}.new")
+        with contextlib.closing(_connected(new, anew=True)) as self._file:
+            self._file.execute("begin")
+            self._begin()
+            self._file.execute("commit")
+        put_aside(self._path, new, damage)
 
     def _begin(self) -> None:
         """The tables, and what is sound of a damaged file."""
@@ -337,6 +331,7 @@ class SqliteStore(Store):
         try:
             with self._lock:
                 body = self._packer.packed(self._call, self.engine, self._rows, positions)
+            self._held.renew()
             self._insert(body)
             self._error = None
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is told, and tried again
@@ -381,6 +376,19 @@ class SqliteStore(Store):
                 ParfitWarning,
                 stacklevel=4,
             )
+
+
+def _connected(path: Path, *, anew: bool) -> sqlite3.Connection:
+    """A connection that writes; to an empty file where there is nothing to keep."""
+    if anew:
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+    file = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    file.execute(f"pragma page_size = {PAGE}")
+    file.execute("pragma journal_mode = wal")
+    file.execute("pragma synchronous = normal")
+    file.execute("pragma wal_autocheckpoint = 0")  # the thread does
+    return file
 
 
 def _synchronise_soon(path: Path) -> None:
