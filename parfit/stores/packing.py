@@ -15,8 +15,7 @@ from parfit.core.solution import TaskError, WarningText
 __all__ = ["Block", "Packer", "Rows", "unpacked"]
 
 _T = TypeVar("_T")
-#: The numbers in a body, one after another: name and type, each with a leading axis of rows; the widest first, so that
-#: each begins at a multiple of its width.
+#: The numbers in a body, one after another: name and type, each with a leading axis of rows.
 _LAYOUT = (
     ("positions", "<i8"),
     ("labels", "<u8"),
@@ -33,6 +32,10 @@ _LAYOUT = (
 )
 #: What often counts up by one from row to row, so that what is above the count is often the same for all.
 _COUNTING = ("positions", "labels")
+#: What counts is often small: the types that it may have instead, the narrowest first.
+_NARROW = ("|i1", "<i2")
+#: Each column begins at a multiple of so many bytes.
+_ALIGNED = 8
 #: For fewer rows it takes longer to look than to write.
 _MANY = 64
 #: The bytes at the end that say how long the text before them is.
@@ -121,13 +124,17 @@ class Packer:
             "status": columns.status,
             "cov": columns.cov,
         }
-        self._grow(0, k * sum(np.dtype(dtype).itemsize * math.prod(_rest(name, n)) for name, dtype in _LAYOUT))
-        once, at = [], 0
+        widths = (np.dtype(dtype).itemsize * math.prod(_rest(name, n)) for name, dtype in _LAYOUT)
+        self._grow(0, sum(k * width + _ALIGNED for width in widths))
+        once: list[str] = []
+        narrow: dict[str, str] = {}
+        at = 0
         for name, dtype in _LAYOUT:
             if (array := held[name]) is None:
                 continue
+            at = _aligned(at)
             taken = np.ndarray((k, *array.shape[1:]), dtype, self._buffer.data, at)
-            if array.dtype == taken.dtype:
+            if array.dtype == taken.dtype and array.flags.c_contiguous:
                 np.take(array, chosen, axis=0, out=taken, mode="clip")
             else:
                 taken[:] = array[chosen]
@@ -141,6 +148,10 @@ class Packer:
             if k >= _MANY and _is_constant(taken):
                 once.append(name)
                 taken = taken[:1]
+            elif k >= _MANY and dtype == "<i4" and (smaller := _narrowest(taken)) is not None:
+                narrow[name] = smaller
+                wide, taken = taken.copy(), np.ndarray(taken.shape, smaller, self._buffer.data, at)
+                taken[:] = wide
             at += taken.nbytes
         errors = _of_those(chosen, columns.errors)
         warned = _of_those(chosen, columns.warnings)
@@ -152,6 +163,7 @@ class Packer:
             "parameters": n,
             "cov": columns.cov is not None,
             "once": once,
+            "narrow": narrow,
             "statuses": [str(status) for status in STATUSES],
             "messages": messages,
             "errors": {i: [e.type, e.message, e.traceback] for i, e in errors.items()},
@@ -160,6 +172,7 @@ class Packer:
         }
         text = json.dumps(head).encode()
         steps = [np.ascontiguousarray(steps, dtype="<f8").tobytes() for steps in histories.values()]
+        at = _aligned(at)
         for part in (*steps, text, len(text).to_bytes(_TAIL, "little")):
             self._grow(at, at + len(part))
             self._buffer[at : at + len(part)] = np.frombuffer(part, dtype=np.uint8)
@@ -177,6 +190,20 @@ class Packer:
 def _of_those(chosen: NDArray[np.intp], kept: dict[int, _T]) -> dict[int, _T]:
     """What some rows have, by their places among them."""
     return {i: kept[p] for i, p in enumerate(chosen.tolist()) if p in kept} if kept else {}
+
+
+def _aligned(at: int) -> int:
+    return -(-at // _ALIGNED) * _ALIGNED
+
+
+def _narrowest(array: NDArray[Any]) -> str | None:
+    """The narrowest type that holds some whole numbers; None for the one that they have."""
+    least, most = int(array.min()), int(array.max())
+    for dtype in _NARROW:
+        info = np.iinfo(dtype)
+        if info.min <= least and most <= info.max:
+            return dtype
+    return None
 
 
 def _is_constant(array: NDArray[Any]) -> bool:
@@ -210,12 +237,14 @@ def unpacked(body: bytes) -> Block:
     found: dict[str, Any] = {}
     for name, dtype in _LAYOUT:
         if name != "cov" or head["cov"]:
-            shape = (k, *_rest(name, n))
-            found[name] = numbers(dtype, shape if name not in once else (1, *shape[1:]))
+            shape, at = (k, *_rest(name, n)), _aligned(at)
+            stored = numbers(head["narrow"].get(name, dtype), shape if name not in once else (1, *shape[1:]))
+            found[name] = stored.astype(np.dtype(dtype).newbyteorder("="), copy=False)
             if name in once:
                 found[name] = np.broadcast_to(found[name], shape).copy()
             if name in _COUNTING:
                 found[name] += np.arange(k, dtype=found[name].dtype)
+    at = _aligned(at)
     columns = Columns(k, n)
     columns.params, columns.at_bound = found["params"], found["at_bound"]
     columns.floats = np.stack([found[f"float {i}"] for i in range(columns.floats.shape[1])], axis=1)

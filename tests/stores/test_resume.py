@@ -21,8 +21,8 @@ from pandas.testing import assert_frame_equal, assert_index_equal
 import parfit
 from parfit import InvalidInputError, InvalidTypeError, StoreError, StoreMismatchError
 from parfit.solvers import LeastSquares
+from parfit.stores import sqlite
 from parfit.stores.reading import PAGE
-from parfit.stores.sqlite import SqliteStore
 
 T = np.linspace(0, 4, 15)
 START = {"height": 1.0, "rate": 1.0}
@@ -614,14 +614,14 @@ def test_a_copy_is_a_store(file, tmp_path):
 
 def full_at(patch, pages: int) -> None:
     """Files that cannot grow beyond so many pages, as on a full disk."""
-    connected = SqliteStore._connected
+    connected = sqlite._connected
 
-    def small(self, anew):
-        file = connected(self, anew)
+    def small(path, *, anew):
+        file = connected(path, anew=anew)
         file.execute(f"pragma max_page_count = {pages}")
         return file
 
-    patch.setattr(SqliteStore, "_connected", small)
+    patch.setattr(sqlite, "_connected", small)
 
 
 def test_a_full_disk_costs_no_fit(engine, file, tmp_path):
