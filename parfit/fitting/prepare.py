@@ -49,7 +49,7 @@ def prepare(given: dict[str, Any], like: Structure | None = None, *, inside: boo
         raise InvalidTypeError(f"store must be a path, a parfit Store or None, not {type(store).__name__}")
     if not isinstance(store, (str, os.PathLike)):
         _refuse_without_path(given)
-    elif "\0" in str(store) or not Path(store).name or (Path(store).is_dir() and not is_in_parts(store)):
+    elif "\0" in str(store) or not Path(store).name or (os.path.isdir(store) and not is_in_parts(store)):
         raise InvalidInputError(f"store={str(store)!r} is no name of a file")
     elif is_in_parts(store):
         for name in ("warm_start", "history"):

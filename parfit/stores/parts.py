@@ -59,7 +59,7 @@ class Manifest(NamedTuple):
 
 def is_parts(path: str | os.PathLike[str]) -> bool:
     """Whether there is such a folder."""
-    return (Path(path) / _MANIFEST).is_file()
+    return os.path.isfile(os.path.join(path, _MANIFEST))
 
 
 def read_manifest(path: Path) -> Manifest:

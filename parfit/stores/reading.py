@@ -131,11 +131,11 @@ def is_empty(path: Path) -> bool:
     StoreError
         For what is no file, or cannot be read.
     """
+    if not os.path.exists(path):  # unlike a method of a path, it says no to a name that cannot be
+        return True
+    if not path.is_file():
+        raise StoreError(f"{path} is no file")
     try:
-        if not path.exists():
-            return True
-        if not path.is_file():
-            raise StoreError(f"{path} is no file")
         with open(path, "rb") as file:
             if not file.read(1):
                 return True
