@@ -263,6 +263,11 @@ def in_a_bare_try(p, row):
         return 0.0
 
 
+def test_a_print_that_has_been_replaced_is_one(monkeypatch):
+    monkeypatch.setattr("builtins.print", lambda *args, **options: None)
+    assert is_suspicious(lambda p, row: print(p)) == "it calls print()"
+
+
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [

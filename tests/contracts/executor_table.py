@@ -59,8 +59,9 @@ def ray_cluster() -> Iterator[None]:
 def dask_cluster() -> Iterator[None]:
     """Of worker processes of Dask's own; `dask_client` is connected to it."""
     distributed = pytest.importorskip("distributed")
+    own_port = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
-        distributed.LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=WORKERS, threads_per_worker=1, scheduler_kwargs=own_port) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         _serving.update({"client": client, "pids": {child.pid for child in psutil.Process().children(recursive=True)}})

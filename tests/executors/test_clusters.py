@@ -34,12 +34,14 @@ distributed = pytest.importorskip("distributed")
 _nothing_is_left = pytest.fixture(autouse=True)(nothing_is_left)
 
 RATE = 0.3
+#: On any port: two clusters at a time would warn of the usual one.
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 TIMES = np.linspace(0, 4, 12)
 
 
 @contextlib.contextmanager
 def cluster(n: int, **options: Any) -> Iterator[tuple[Any, Any]]:
-    options = {"threads_per_worker": 1, "dashboard_address": None, **options}
+    options = {"threads_per_worker": 1, "scheduler_kwargs": NO_DASHBOARD, **options}
     with (
         distributed.LocalCluster(n_workers=n, **options) as made,
         distributed.Client(made, set_as_default=False) as client,

@@ -199,8 +199,8 @@ class _Search:
         """What is wrong with using a value, as what follows "it"; None where nothing is."""
         if isinstance(value, types.ModuleType):
             return f"uses the module `{value.__name__}`" if _is_wrong_module(value.__name__) else None
-        if isinstance(value, types.BuiltinFunctionType) and value in _WRONG_BUILTINS:
-            return f"calls {value.__name__}()"
+        if isinstance(value, _FUNCTIONS) and (name := _wrong_builtin(value)) is not None:
+            return f"calls {name}()"
         owner = getattr(value, "__self__", None) if isinstance(value, _BOUND) else None
         if owner is not None and _would_change(Thing("", owner), value.__name__):
             return f"changes a {type(owner).__name__}, by its method `{value.__name__}`"
@@ -220,7 +220,14 @@ class _Search:
 
 
 _BOUND = (types.BuiltinFunctionType, types.MethodType)
-_WRONG_BUILTINS = frozenset(getattr(builtins, name) for name in _BUILTINS if hasattr(builtins, name))
+_FUNCTIONS = (types.BuiltinFunctionType, types.FunctionType)
+_WRONG_BUILTINS = {getattr(builtins, name): name for name in _BUILTINS if hasattr(builtins, name)}
+
+
+def _wrong_builtin(value: Any) -> str | None:
+    """The name of a built-in function, or of what has been put in its place: progress bars do that with `print`."""
+    replaced = (name for name in _BUILTINS if getattr(builtins, name, None) is value)
+    return _WRONG_BUILTINS.get(value) or next(replaced, None)
 
 
 def _values(container: Any) -> list[Any]:
