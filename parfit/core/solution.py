@@ -148,6 +148,8 @@ class Outcome:
         How often it was started.
     warnings
         The warnings that it gave.
+    left
+        Whether it was left undone, since the executor that ran it was gone: a later call may have it.
     """
 
     key: Any
@@ -157,6 +159,7 @@ class Outcome:
     seconds: float = 0.0
     attempts: int = 1
     warnings: tuple[WarningText, ...] = ()
+    left: bool = False
 
     def result(self) -> Any:
         """The value; raises the task's exception where it has none."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import logging
 import sys
 import threading
@@ -37,6 +38,8 @@ __all__ = ["DaskExecutor"]
 _COUNT_S = 0.5
 #: As many calls more than the workers at hand can take wait with the scheduler, for an adaptive cluster to see.
 _WAITING = 8
+#: So often it is tried to share something with workers that may be on their way out.
+_SHARED = 20
 #: All workers are told within this that a call is over, or it is left to them to notice, s.
 _EVICTED_S = 3.0
 #: A cluster without workers is waited for in silence this long, s.
@@ -127,7 +130,7 @@ def _client_of(cluster: Any, workers: int | None) -> Iterator[Any]:
         )
     try:
         client = distributed.Client(cluster, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as exc:
+    except (OSError, RuntimeError, ValueError) as exc:  # a cluster that has been closed, too
         raise SetupError(f"no Dask scheduler answers at {cluster}: {exc}") from exc
     with _closing(client):
         yield client
@@ -222,15 +225,16 @@ class DaskCrew(ClusterCrew):
         return 2 * self.workers + _WAITING if self._limit is None else self._limit
 
     def share(self, thing: Any) -> Any:
-        while True:
+        for tries in itertools.count(1):
             try:
                 (shared,) = self._client.scatter([thing], hash=False)
-            except TimeoutError:  # there is no worker to hold it, for now
-                if self._client.status != "running":
+            except OSError:  # there is no worker to hold it, for now; or it died while it was given it
+                if self._client.status != "running" or tries == _SHARED:
                     raise
                 self._meet()
             else:
                 return shared
+        raise AssertionError("unreachable")
 
     def submit(self, call: Callable[..., Any], /, *args: Any) -> Any:
         assert call is run_lodged

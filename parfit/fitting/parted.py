@@ -301,7 +301,8 @@ class _Filling(Sink):
             self._texts.update(f"{w.category}: {w.message}" for w in outcome.warnings)
             if len(self._texts) > 2 * _TEXTS:
                 self._texts = Counter(dict(self._texts.most_common(_TEXTS)))
-        self._less(k, 1)
+        if not outcome.left:  # else the next call has it, and the part
+            self._less(k, 1)
 
     def put_many(self, solutions: Solutions) -> None:
         k = int(solutions.positions[0]) // self._parts.manifest.rows

@@ -128,6 +128,8 @@ class SqliteStore(Store):
             starts=wanted.starts,
             columns=self._columns,
         )
+        #: Those that were left undone, and are not for the file.
+        self._left = np.zeros(count, dtype=bool)
         #: What the file has for other calls, behind the table.
         self._others = Rows.blank(np.empty(0, np.intp), n)
         self._waiting: list[NDArray[np.intp]] = []
@@ -191,7 +193,9 @@ class SqliteStore(Store):
             self._rows.seeded[position] = -1 if isinstance(found, Solution) and not found.drew else position
             if isinstance(found, Solution) and found.start is not None:
                 self._rows.starts[position] = found.start
-            self._wait(np.array([position]))
+            self._left[position] = outcome.left
+            if not outcome.left:  # else the next call has it
+                self._wait(np.array([position]))
         self._tell()
 
     def put_many(self, solutions: Solutions) -> None:
@@ -352,7 +356,7 @@ class SqliteStore(Store):
 
     def _insert_all(self) -> None:
         """All that is known."""
-        self._insert_rows(self._rows, np.flatnonzero(~self._columns.has(Status.NOT_RUN)))
+        self._insert_rows(self._rows, np.flatnonzero(~self._columns.has(Status.NOT_RUN) & ~self._left))
         self._insert_rows(self._others, np.arange(len(self._others.positions)))
 
     def _gather(self) -> None:

@@ -128,9 +128,11 @@ def test_what_cannot_be_used_is_told() -> None:
             pass
     with pytest.raises(InvalidTypeError, match="cluster is a int"), DaskExecutor(None, 7).open():
         pass
-    with cluster(1, processes=False) as (_, client):
+    with cluster(1, processes=False) as (gone, client):
         pass
     with pytest.raises(InvalidInputError, match="the Dask client is closed"), resolve(client, None).open():
+        pass
+    with pytest.raises(SetupError, match="no Dask scheduler answers at LocalCluster"), resolve(gone, None).open():
         pass
 
 
@@ -156,6 +158,48 @@ def test_what_a_cluster_has_not_done_when_it_is_lost_is_told() -> None:
                 made.close()
     assert sorted(o.key for o in outcomes) == list(range(100))
     assert {o.kind for o in outcomes} == {OutcomeKind.DONE, OutcomeKind.WORKER_LOST}
+
+
+@pytest.mark.parametrize("ending", ["db", "parquet"])
+def test_what_a_lost_cluster_has_left_is_fitted_by_the_next_call(tmp_path: Path, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"fits.{ending}"
+    data = frame(100)
+    data.iloc[3] = np.nan
+    more: dict[str, Any] = {"engine": "rows", "store": path, "chunk_size": 1}
+    with cluster(2, processes=False) as (made, client):
+
+        def close(done: int, total: int) -> None:
+            if done == 10:
+                made.close()
+
+        parfit.fit(data, residuals, START, executor=client, progress=close, **more)
+    before = counts(parfit.open_store(path))
+    assert before.get("worker_lost", 0) == 0
+    assert before["not_run"] > 0
+    after = counts(parfit.fit(data, residuals, START, executor="serial", **more))
+    assert after == {"converged": 99, "nonfinite": 1}
+
+
+def counts(fits: Any) -> dict[str, int]:
+    found = fits.counts if hasattr(fits, "counts") else fits.status.value_counts()
+    return {str(status): int(n) for status, n in dict(found).items() if n}
+
+
+def test_a_worker_that_dies_while_it_is_given_what_all_share_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = []
+
+    def share(client: Any, things: Any, **options: Any) -> Any:
+        shared.append(things)
+        if len(shared) in (2, 3):
+            raise OSError("Timed out trying to connect to tcp://127.0.0.1:1")
+        return plain(client, things, **options)
+
+    plain = distributed.Client.scatter
+    monkeypatch.setattr(distributed.Client, "scatter", share)
+    with cluster(1, processes=False) as (_, client), resolve(client, None).open() as pool:
+        assert sorted(o.value for o in pool.imap_unordered(slowly, [(2, 2), (3, 3)])) == [4, 9]
 
 
 def test_a_cluster_that_adapts_starts_without_workers_and_grows() -> None:

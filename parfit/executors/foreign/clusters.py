@@ -238,7 +238,7 @@ class ClusterPool(FuturesPool):
         if verdict is Verdict.STRANDED:
             verdict = self._stranding(number)
         if verdict is Verdict.OVER:
-            yield from self._give_up(run, exc)
+            yield from self._give_up(run, ConnectionError(f"the cluster is lost: {exc}"))
             return
         job = run.flight.pop(number)
         if verdict is Verdict.UNKNOWN:

@@ -216,7 +216,7 @@ class ForeignPool(Pool):
                 if isinstance(why, BrokenExecutor):
                     yield Outcome.lost(key, 0.0, job.attempts, f"{how}; {again}")
                 else:
-                    yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, job.attempts)
+                    yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, job.attempts, left=True)
         while not run.over and (left := run.jobs.next()) is not None:
             for key in left.block.keys():
-                yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, left.attempts - 1)
+                yield Outcome(key, OutcomeKind.WORKER_LOST, None, error, 0.0, left.attempts - 1, left=True)
