@@ -35,11 +35,12 @@ from parfit.core.columns import Columns
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solution, Solutions, Status
+from parfit.stores.database import connected, make_tables, say, synchronise_soon
 from parfit.stores.lock import Lock
 from parfit.stores.matching import matched, merged
 from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
 from parfit.stores.packing import Packer, Rows
-from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, PAGE, Identity, Stored
+from parfit.stores.reading import Identity, Stored
 
 __all__ = ["SqliteStore", "Wanted"]
 
@@ -52,11 +53,6 @@ _BURST_S = 0.001
 _SYNCHRONISED_S = 0.8
 #: More blocks than this are made one; of so many rows, at most.
 _BLOCKS, _LONGEST = 64, 20_000
-_TABLES = (
-    "create table facts (name text primary key, value text not null, crc integer not null)",
-    "create table call (name text primary key, value text not null, crc integer not null)",
-    "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
-)
 
 
 class Wanted(NamedTuple):
@@ -154,7 +150,7 @@ class SqliteStore(Store):
                 if stored is not None and stored.damage:
                     self._mend(stored.damage)
                 self._synchronised = stored is not None
-                self._file = opened.enter_context(contextlib.closing(_connected(self._path, anew=stored is None)))
+                self._file = opened.enter_context(contextlib.closing(connected(self._path, anew=stored is None)))
                 self._file.execute("begin")
                 if stored is None:
                     self._begin()
@@ -179,7 +175,7 @@ class SqliteStore(Store):
                     self._file.execute("pragma synchronous = off")
                 self._file.execute("pragma wal_checkpoint(truncate)")
         if not self._synchronised:
-            _synchronise_soon(self._path)
+            synchronise_soon(self._path)
         if kind is None and not self._path.exists():
             raise StoreError(f"{self._path} was removed while it was written")
         if self._waits and kind is None:
@@ -230,7 +226,7 @@ class SqliteStore(Store):
             )
         self.engine = self._identity.facts["engine"] = engine
         with contextlib.suppress(sqlite3.Error):  # rows, which cannot be written either, tell
-            _say(self._file, "facts", "engine", engine)
+            say(self._file, "facts", "engine", engine)
 
     # ---- opening
 
@@ -272,7 +268,7 @@ class SqliteStore(Store):
     def _mend(self, damage: str) -> None:
         """Put a new file with what is sound in the place of a damaged one."""
         new = self._path.with_name(f"{self._path.name}.new")
-        with contextlib.closing(_connected(new, anew=True)) as self._file:
+        with contextlib.closing(connected(new, anew=True)) as self._file:
             self._file.execute("begin")
             self._begin()
             self._file.execute("commit")
@@ -281,21 +277,18 @@ class SqliteStore(Store):
     def _begin(self) -> None:
         """The tables, and what is sound of a damaged file."""
         file = self._file
-        for statement in _TABLES:
-            file.execute(statement)
-        file.execute(f"pragma application_id = {APPLICATION}")
-        file.execute(f"pragma user_version = {FORMAT}")
+        make_tables(file)
         for name, argument in self._identity.call.items():
-            _say(file, "call", name, list(argument))
+            say(file, "call", name, list(argument))
         for name, value in self._identity.facts.items():
-            _say(file, "facts", name, value)
+            say(file, "facts", name, value)
         self._insert_all()
 
     def _go_on(self, facts: dict[str, Any], moves: list[tuple[Rows, NDArray[np.intp]]]) -> None:
         """What differs from call to call: labels, versions, and where rows stand."""
         for name, value in self._identity.facts.items():
             if name != "first_block" and facts.get(name) != json.loads(json.dumps(value)):
-                _say(self._file, "facts", name, value)
+                say(self._file, "facts", name, value)
         for rows, chosen in moves:
             self._insert_rows(rows, chosen)
 
@@ -368,7 +361,7 @@ class SqliteStore(Store):
         file.execute("begin")
         self._insert_all()
         file.execute("delete from blocks where id <= ?", (last,))
-        _say(file, "facts", "first_block", last + 1)
+        say(file, "facts", "first_block", last + 1)
         file.execute("commit")
 
     def _tell(self) -> None:
@@ -380,38 +373,3 @@ class SqliteStore(Store):
                 ParfitWarning,
                 stacklevel=4,
             )
-
-
-def _connected(path: Path, *, anew: bool) -> sqlite3.Connection:
-    """A connection that writes; to an empty file where there is nothing to keep."""
-    if anew:
-        for ending in ("", "-wal", "-shm"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
-    file = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    file.execute(f"pragma page_size = {PAGE}")
-    file.execute("pragma journal_mode = wal")
-    file.execute("pragma synchronous = normal")
-    file.execute("pragma wal_autocheckpoint = 0")  # the thread does
-    return file
-
-
-def _synchronise_soon(path: Path) -> None:
-    """Have a file outlive a power failure. Nobody waits for that, but the interpreter that ends."""
-    with contextlib.suppress(OSError):
-        file = os.open(path, os.O_RDWR)
-
-        def synchronise() -> None:
-            with contextlib.suppress(OSError):
-                os.fsync(file)
-            os.close(file)
-
-        thread = threading.Thread(target=synchronise, name="parfit store")
-        thread.start()
-        if os.name != "posix":  # where a file that is open cannot be removed
-            thread.join()
-
-
-def _say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:
-    text = json.dumps(value)
-    crc = zlib.crc32(f"{name}={text}".encode())
-    file.execute(f"insert or replace into {table} (name, value, crc) values (?, ?, ?)", (name, text, crc))

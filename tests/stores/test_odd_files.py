@@ -18,7 +18,7 @@ import pytest
 
 import parfit
 from parfit import StoreError
-from parfit.stores import opening, sqlite
+from parfit.stores import opening, reading
 from parfit.stores.lock import Lock
 
 DATA = pd.DataFrame({"y": np.arange(200.0)})
@@ -94,7 +94,7 @@ def test_a_run_that_was_killed_at_once_gives_way(tmp_path):
         fit({str(tmp_path / "fits.db")!r}, progress=lambda done, total: done > 5 and os.kill(os.getpid(), 9))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
-    assert (tmp_path / "fits.db").read_bytes()[68:72] != sqlite.APPLICATION.to_bytes(4, "big")
+    assert (tmp_path / "fits.db").read_bytes()[68:72] != reading.APPLICATION.to_bytes(4, "big")
     assert not parfit.open_store(tmp_path / "fits.db").success.all()
     assert fit(tmp_path / "fits.db", overwrite=True).success.all()
 

@@ -614,14 +614,14 @@ def test_a_copy_is_a_store(file, tmp_path):
 
 def full_at(patch, pages: int) -> None:
     """Files that cannot grow beyond so many pages, as on a full disk."""
-    connected = sqlite._connected
+    plain = sqlite.connected
 
     def small(path, *, anew):
-        file = connected(path, anew=anew)
+        file = plain(path, anew=anew)
         file.execute(f"pragma max_page_count = {pages}")
         return file
 
-    patch.setattr(sqlite, "_connected", small)
+    patch.setattr(sqlite, "connected", small)
 
 
 def test_a_full_disk_costs_no_fit(engine, file, tmp_path):
