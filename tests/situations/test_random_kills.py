@@ -1,6 +1,7 @@
 """``kill -9`` of the workers at random, under a store: the table is that of a run that nobody has disturbed.
 
-`PARFIT_FAULTS_S` is how long they are killed, s; the suite does it for a short while.
+`PARFIT_FAULTS_S` is how long they are killed, s; the suite does it for a short while, and
+continuous integration for 20 s.
 """
 
 from __future__ import annotations
