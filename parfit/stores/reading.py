@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +117,7 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
     if is_empty(path):
         raise StoreError(f"there is no store {path}")
     try:
-        with contextlib.closing(_reader(path)) as file:
+        with _reader(path) as file:
             return _read(file, path)
     except DAMAGE as exc:
         again = "overwrite=True starts anew" if is_ours(path) else "without the file, it starts anew"
@@ -142,7 +144,7 @@ def is_empty(path: Path) -> bool:
     except OSError as exc:
         raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
     try:
-        with contextlib.closing(_reader(path)) as database:
+        with _reader(path) as database:
             return not database.execute("select count(*) from sqlite_master").fetchone()[0]
     except DAMAGE:
         return False
@@ -154,22 +156,36 @@ def is_ours(path: Path) -> bool:
         if file.read(72)[68:] == APPLICATION.to_bytes(4, "big"):
             return True
     try:
-        with contextlib.closing(_reader(path)) as database:
+        with _reader(path) as database:
             return bool(database.execute("pragma application_id").fetchone()[0] == APPLICATION)
     except DAMAGE:
         return False
 
 
-def _reader(path: Path) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _reader(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing, also in a folder where nothing can be written."""
-    address = path.absolute().as_uri()
-    file = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)
-    try:
-        file.execute("select 1 from sqlite_master").fetchall()
-    except sqlite3.OperationalError:
-        file.close()
-        file = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
-    return file
+    with contextlib.ExitStack() as opened:
+
+        def connected(where: Path, how: str) -> sqlite3.Connection:
+            address = f"{where.absolute().as_uri()}?{how}"
+            file = sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
+            opened.enter_context(contextlib.closing(file))
+            file.execute("select 1 from sqlite_master").fetchall()
+            return file
+
+        try:
+            file = connected(path, "mode=ro")
+        except sqlite3.OperationalError:
+            log = path.with_name(path.name + "-wal")
+            if log.exists() and log.stat().st_size:  # SQLite reads that in a folder where it can write
+                folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+                for one in (path, log):
+                    shutil.copy(one, folder)
+                file = connected(folder / path.name, "mode=rw")
+            else:
+                file = connected(path, "immutable=1")
+        yield file
 
 
 def _read(file: sqlite3.Connection, path: Path) -> Stored:

@@ -201,3 +201,28 @@ def test_the_lock_is_looked_after_while_rows_come(tmp_path):
 
     fit(path, progress=copy)
     assert "is being written by process" in said[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount a disk that cannot be written")
+def test_a_log_is_read_where_nothing_can_be_written(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("may not mount a disk")
+    try:
+
+        def copy(done, total):
+            if done == 150:
+                for ending in ("", "-wal"):
+                    shutil.copy(tmp_path / f"fits.db{ending}", disk)
+
+        fit(tmp_path / "fits.db", progress=copy)
+        assert (disk / "fits.db-wal").stat().st_size
+        there = parfit.open_store(disk / "fits.db").success.sum()
+        for leftover in disk.glob("*-shm"):
+            leftover.unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert there >= 100
+        assert parfit.open_store(disk / "fits.db").success.sum() == there
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
