@@ -9,7 +9,7 @@ from typing import Any
 
 from parfit.core.errors import ParfitError
 from parfit.core.protocols import Block, Tasks
-from parfit.executors.chunking import ChunkSizer, as_tasks
+from parfit.executors.chunking import TARGET_S, ChunkSizer, as_tasks
 
 __all__ = ["Job", "JobQueue", "superseded"]
 
@@ -53,12 +53,14 @@ class JobQueue:
         Pairs or `Tasks`; pulled lazily.
     workers
         The number of workers.
+    target_s
+        What a block is meant to take, s.
     """
 
-    def __init__(self, tasks: Tasks | Iterable[tuple[Hashable, Any]], workers: int) -> None:
+    def __init__(self, tasks: Tasks | Iterable[tuple[Hashable, Any]], workers: int, target_s: float = TARGET_S) -> None:
         source, total = as_tasks(tasks)
         self._source: Tasks | None = source
-        self._sizer = ChunkSizer(workers, total)
+        self._sizer = ChunkSizer(workers, total, target_s)
         self._again: deque[Job] = deque()
         self._apart: deque[Job] = deque()
 
