@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from parfit.core.protocols import Block, Tasks, Visitor
 
-__all__ = ["ChunkSizer", "PairBlock", "as_tasks"]
+__all__ = ["Blocks", "ChunkSizer", "PairBlock", "as_tasks"]
 
 #: Long against what a round trip costs (0.2 ms; 1 ms where all cores are busy), and no longer: what is under way is
 #: lost with a Ctrl-C (benchmarks/rows_vs_peers.py, the first table; 0.02 s gives 2 to 5 % away).
@@ -70,6 +70,57 @@ class ChunkSizer:
             self._last = max(1, min(self._last, int(self._target_s / max(cost, 1e-9)) or 1))
         else:
             self._cost_s = 0.5 * (self._cost_s + cost)
+
+
+class Blocks:
+    """Tasks in blocks, cut when they are wanted.
+
+    Parameters
+    ----------
+    tasks
+        Pairs or `Tasks`; pulled lazily.
+    workers
+        The number of workers.
+    sizer
+        What is known of the tasks' cost.
+    target_s
+        What a block is meant to take, s, where nothing is known yet.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks | Iterable[tuple[Hashable, Any]],
+        workers: int,
+        sizer: ChunkSizer | None = None,
+        target_s: float = TARGET_S,
+    ) -> None:
+        source, total = as_tasks(tasks)
+        self._source: Tasks | None = source
+        self._sizer = ChunkSizer(workers, total, target_s) if sizer is None else sizer
+
+    def next(self) -> Block | None:
+        """The next; None where there are no more."""
+        if self._source is None:
+            return None
+        block = self._source.take(self._sizer.next_size())
+        if block is None:
+            self._source = None
+            return None
+        self._sizer.sent(len(block))
+        return block
+
+    def took(self, n: int, seconds: float) -> None:
+        """`n` tasks took `seconds` in all."""
+        self._sizer.took(n, seconds)
+
+    def end(self) -> None:
+        """Pull no more tasks."""
+        self._source = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more for sure."""
+        return self._source is None
 
 
 @dataclass(frozen=True)

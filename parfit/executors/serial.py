@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from parfit.core.errors import InvalidInputError, SetupError
 from parfit.core.protocols import Capabilities, Executor, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome
-from parfit.executors.chunking import ChunkSizer, as_tasks
+from parfit.executors.chunking import Blocks
 from parfit.executors.running import recording_warnings, run_block, single_threaded_blas
 
 __all__ = ["SerialExecutor"]
@@ -47,10 +47,8 @@ class _SerialPool(Pool):
     ) -> Iterator[Outcome]:
         if timeout is not None:
             raise InvalidInputError("the executor 'serial' cannot stop a running task: use 'processes', or no timeout")
-        source, total = as_tasks(tasks)
-        sizer = ChunkSizer(1, total)
-        while (block := source.take(sizer.next_size())) is not None:
-            sizer.sent(len(block))
+        blocks = Blocks(tasks, 1)
+        while (block := blocks.next()) is not None:
             done: list[Outcome] = []
             try:
                 with recording_warnings():
@@ -58,5 +56,5 @@ class _SerialPool(Pool):
             except KeyboardInterrupt:
                 yield from done
                 raise
-            sizer.took(len(done), sum(outcome.seconds for outcome in done))
+            blocks.took(len(done), sum(outcome.seconds for outcome in done))
             yield from done

@@ -9,7 +9,7 @@ from typing import Any
 
 from parfit.core.errors import ParfitError
 from parfit.core.protocols import Block, Tasks
-from parfit.executors.chunking import TARGET_S, ChunkSizer, as_tasks
+from parfit.executors.chunking import TARGET_S, Blocks
 
 __all__ = ["Job", "JobQueue", "superseded"]
 
@@ -58,9 +58,7 @@ class JobQueue:
     """
 
     def __init__(self, tasks: Tasks | Iterable[tuple[Hashable, Any]], workers: int, target_s: float = TARGET_S) -> None:
-        source, total = as_tasks(tasks)
-        self._source: Tasks | None = source
-        self._sizer = ChunkSizer(workers, total, target_s)
+        self._blocks = Blocks(tasks, workers, target_s=target_s)
         self._again: deque[Job] = deque()
         self._apart: deque[Job] = deque()
 
@@ -70,14 +68,8 @@ class JobQueue:
             return self._apart.popleft()
         if self._again:
             return self._again.popleft()
-        if self._source is None:
-            return None
-        block = self._source.take(self._sizer.next_size())
-        if block is None:
-            self._source = None
-            return None
-        self._sizer.sent(len(block))
-        return Job(block)
+        block = self._blocks.next()
+        return None if block is None else Job(block)
 
     @property
     def next_is_apart(self) -> bool:
@@ -87,11 +79,11 @@ class JobQueue:
     @property
     def pending(self) -> bool:
         """Whether there may be another job."""
-        return bool(self._apart or self._again or self._source is not None)
+        return bool(self._apart or self._again or not self._blocks.ended)
 
     def took(self, n: int, seconds: float) -> None:
         """`n` tasks took `seconds` in all."""
-        self._sizer.took(n, seconds)
+        self._blocks.took(n, seconds)
 
     def put_back(self, job: Job) -> None:
         """Run a job after all: it was not started, or was not at fault."""

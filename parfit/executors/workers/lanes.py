@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parfit.core.protocols import Block, Tasks
-from parfit.executors.chunking import ChunkSizer, as_tasks
+from parfit.executors.chunking import Blocks, ChunkSizer
 from parfit.executors.workers.board import Position
 from parfit.executors.workers.launch import WorkerProcess
 
@@ -82,9 +82,7 @@ class Backlog:
         jobs: Iterable[Job] = (),
         sizer: ChunkSizer | None = None,
     ) -> None:
-        source, total = as_tasks(tasks)
-        self._source: Tasks | None = source
-        self._sizer = ChunkSizer(workers, total) if sizer is None else sizer
+        self._blocks = Blocks(tasks, workers, sizer)
         self.jobs = deque(jobs)
 
     @property
@@ -98,22 +96,16 @@ class Backlog:
             if suits is None or suits(job):
                 self.jobs.remove(job)
                 return job
-        if self._source is None:
-            return None
-        block = self._source.take(self._sizer.next_size())
-        if block is None:
-            self._source = None
-            return None
-        self._sizer.sent(len(block))
-        return Job(block)
+        block = self._blocks.next()
+        return None if block is None else Job(block)
 
     def took(self, n: int, seconds: float) -> None:
         """`n` tasks took `seconds` in all."""
-        self._sizer.took(n, seconds)
+        self._blocks.took(n, seconds)
 
     def end(self) -> None:
         """Pull no more tasks."""
-        self._source = None
+        self._blocks.end()
 
     # ---- again
 
