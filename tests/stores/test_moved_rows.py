@@ -344,3 +344,53 @@ def test_rows_that_are_kept_for_other_calls_are_of_one_engine(file):
     with pytest.raises(StoreMismatchError, match="holds fits of engine 'rows'"):
         fit(decays(4).iloc[1:], file, x0=x0, engine="batch")
     assert fit(decays(4), file, x0=x0, engine="rows")[1] == 0
+
+
+def cubic(p, row):
+    """Solved from a start near the solution."""
+    return np.array([p["m"] ** 3 + p["m"] - np.asarray(row)[0]])
+
+
+def doubled(p, row):
+    return np.array([p["m"] - 2 * row["m"]])
+
+
+@pytest.mark.parametrize("kind", ["frame", "array", "bounds"])
+def test_data_count_where_the_start_or_a_bound_of_each_row_is_equal_to_them(file, kind):
+    def call(values, store):
+        frame = pd.DataFrame({"m": np.asarray(values, dtype=float)})
+        if kind == "bounds":
+            return fit(frame, store, doubled, {"m": 45.0}, bounds=(frame, frame + 50))
+        data = frame.rename(columns={"m": "y"}) if kind == "frame" else frame.to_numpy()
+        return fit(data, store, cubic, frame)
+
+    call([1, 2, 3], file)
+    found, fresh = call([1, 3, 2, 7], file)
+    assert fresh == (3 if kind != "array" else 1)  # what moved has another label, where that is shown
+    np.testing.assert_array_equal(found.params, call([1, 3, 2, 7], None)[0].params)
+
+
+def test_data_count_where_labels_are_equal_to_them(file):
+    frame = pd.DataFrame({"y": range(5)})
+    fit(frame, file, cubic, {"m": 1.0})
+    found, fresh = fit(frame.iloc[::-1], file, cubic, {"m": 1.0})
+    assert fresh == 0
+    np.testing.assert_array_equal(found.params, fit(frame.iloc[::-1], None, cubic, {"m": 1.0})[0].params)
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    {
+        "drop": (lambda frame: frame.drop(index=7), 0),
+        "shuffle": (lambda frame: frame.sample(frac=1, random_state=0), 0),
+        "mask": (lambda frame: frame[frame[0] > 2], 0),
+        "append": (lambda frame: pd.concat([frame, decays(5, seed=8).set_axis(range(12, 17))]), 5),
+        "another index of integers": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype="int32")), 0),
+        "nullable": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype="Int64")), 0),
+        "objects": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype=object)), 0),
+    }.values(),
+)
+def test_rows_under_the_usual_index_are_found_again_when_it_is_no_range_any_more(file, change, new):
+    frame = decays().reset_index(drop=True)
+    fit(frame, file)
+    assert fit(change(frame), file)[1] == new

@@ -660,3 +660,26 @@ def test_a_small_disk(tmp_path):
             assert caught.value.fits.success.all()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_all_that_the_objective_is_handed_with_the_parameters_counts(file, tmp_path):
+    data = pd.DataFrame({"y": [4.0, 8.0]})
+
+    def table(prior):
+        return pd.DataFrame({"value": [1.0], "prior": [prior]}, index=["m"])
+
+    def penalty(p, row):
+        return np.array([p.loc["m", "value"] - row["y"], p.loc["m", "value"] - p.loc["m", "prior"]])
+
+    fit(data, file, penalty, x0=table(0.0))
+    assert_same_fits(fit(data, file, penalty, x0=table(0.0)), parfit.open_store(file))
+    with pytest.raises(StoreMismatchError, match="x0 is another"):
+        fit(data, file, penalty, x0=table(10.0))
+
+    def by_kind(p, row):
+        return p["m"] * (2 if isinstance(p, pd.Series) else 1) - row["y"]
+
+    other = tmp_path / "other.db"
+    fit(data, other, by_kind, x0={"m": 1.0})
+    with pytest.raises(StoreMismatchError, match=r"x0 was \{'m': 1.0\} and is a Series"):
+        fit(data, other, by_kind, x0=pd.Series({"m": 1.0}))
