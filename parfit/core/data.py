@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from parfit.core.blocks import DataBlock, FrameBlock, GroupBlock, ItemBlock, TreeBlock, mapped
 from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
-from parfit.core.fingerprint import digest, of_columns
+from parfit.core.fingerprint import digest
+from parfit.core.rowprints import of_columns
 from parfit.core.values import is_array
 
 __all__ = ["DataBlock", "Datasets", "datasets_of", "read_data"]

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, ParfitError, ParfitWarning
-from parfit.core.fingerprint import digest, digest_and_parts, of_columns
+from parfit.core.fingerprint import digest, digest_and_parts
 from parfit.core.origin import Origin
 from parfit.core.parameters import Parameters, settled
 from parfit.core.problem import Problem
 from parfit.core.protocols import Solver
+from parfit.core.rowprints import of_columns
+from parfit.core.scope import scope_of
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
@@ -162,10 +164,10 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
         "seed": (problem.seed, str(problem.seed)),
         "history": (problem.history, str(problem.history)),
     }
-    found = {}
+    found, home = {}, scope_of(problem.objective).home
     for name, (what, shown) in parts.items():
         try:
-            whole, of_parts = digest_and_parts(what)
+            whole, of_parts = digest_and_parts(what, home)
             found[name] = Argument(whole.hex(), shown, {part: mark.hex() for part, mark in of_parts.items()})
         except InvalidInputError as exc:
             raise InvalidInputError(f"{name}: {exc}") from None
