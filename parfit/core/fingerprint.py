@@ -392,7 +392,7 @@ _READINGS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (types.ModuleType, _Reader.module),
 )
 #: What is read by what it holds, whatever its class.
-_PLAIN = (dict, list, tuple, set, frozenset, np.ndarray, pd.DataFrame, pd.Series, *_BASES)
+_PLAIN = (dict, list, tuple, set, frozenset, np.ndarray, np.memmap, pd.DataFrame, pd.Series, *_BASES)
 #: Read once each.
 _HOLDERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (np.ndarray, _Reader.array),

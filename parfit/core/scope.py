@@ -55,6 +55,8 @@ class Scope:
 
 def scope_of(thing: Any, home: str | None = None, *, strict: bool = False) -> Scope:
     """How far to look for the fingerprint of a thing; `home` is that of the call, where the thing has none."""
+    if not callable(thing):
+        return Scope(home, 0, strict)
     found = _function_of(thing)
     while isinstance(found, types.FunctionType) and not is_own_function(found) and _wrapped_by(found, home_of(found)):
         found = _function_of(vars(found)["__wrapped__"])

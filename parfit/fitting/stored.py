@@ -132,7 +132,7 @@ def _numbers_of(labels: pd.Index[Any]) -> NDArray[np.uint64]:
         return labels.to_numpy().astype(np.int64).view(np.uint64)
     cells = list(labels)
     made: NDArray[np.uint64] = pd.util.hash_array(np.array(list(map(_said, cells)), dtype=object), categorize=False)
-    for i, cell in enumerate(cells):
+    for i, cell in enumerate(cells if labels.dtype.kind in "Oiu" else ()):
         if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool) and -(2**63) <= cell < 2**64:
             made[i] = int(cell) & (2**64 - 1)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import enum
 import functools
 import re
@@ -25,7 +26,7 @@ from hypothesis.extra.numpy import arrays
 from parfit import InvalidInputError, jaxify
 from parfit.core.data import read_data
 from parfit.core.fingerprint import digest, digest_and_parts
-from parfit.core.rowprints import of_columns
+from parfit.core.rowprints import of_columns, of_datasets
 from tests.scripts import parfit_path
 
 
@@ -502,3 +503,88 @@ print(before)
         ran = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True)
         found.add(ran.stdout)
     assert len(found) == 1
+
+
+# ---- many datasets
+
+
+def texts_and_numbers(n):
+    return pd.DataFrame(
+        {"g": np.repeat(np.arange(n), 3), "y": np.arange(3.0 * n), "t": [f"c {i % 4}" for i in range(3 * n)]}
+    )
+
+
+TABLES = {
+    "numbers": [group for _, group in texts_and_numbers(5)[["g", "y"]].groupby("g")],
+    "texts": [group for _, group in texts_and_numbers(5).groupby("g")],
+    "lengths": [pd.DataFrame({"y": np.arange(float(n))}) for n in (3, 0, 1, 2)],
+    "types": [pd.DataFrame({"y": np.ones(2, dtype=kind)}) for kind in ("f8", "f4", "i8", "i1", "?", "M8[s]", "O")],
+    "names": [pd.DataFrame({name: [1.0]}) for name in ("a", 1, True, 1.0, ("a", 1), None)],
+    "columns": [pd.DataFrame({"a": [1.0], "b": [2.0]}), pd.DataFrame({"b": [2.0], "a": [1.0]})],
+    "order": [pd.DataFrame({"y": y}, index) for y, index in (([1, 2], [0, 1]), ([2, 1], [0, 1]), ([1, 2], [1, 0]))],
+    "index": [
+        pd.DataFrame({"y": [1.0]}, index=index)
+        for index in ([0], [1], [1.0], ["a"], pd.Index([0], name="a"), pd.MultiIndex.from_tuples([(0, 1)]))
+    ],
+    "kinds": [pd.DataFrame({"c": pd.Categorical(["a"])}), pd.DataFrame({"c": ["a"]}), frame_with(1), frame_with(2)],
+    "series": [pd.Series([1.0]), pd.Series([1]), pd.Series([1.0], name="a"), pd.Series([1.0], [3]), pd.Series(["a"])],
+    "mixed": [np.ones(3), pd.Series(np.ones(3)), pd.DataFrame({0: np.ones(3)}), {"y": 1}, "a", b"a", None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("items", TABLES.values(), ids=TABLES)
+def test_the_fingerprint_of_a_dataset_is_its_own(items):
+    found = of_datasets(items)
+    assert len(np.unique(found, axis=0)) == len(items)
+    np.testing.assert_array_equal(of_datasets([*items[::-1], *items]), [*found[::-1], *found])
+    for item, own in zip(items, found, strict=True):
+        np.testing.assert_array_equal(of_datasets([copy.deepcopy(item)]), [own])
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_groups_have_those_of_their_frames(kind):
+    frame = pd.concat(TABLES[kind])
+    found = read_data(frame.groupby("g")).fingerprints()
+    np.testing.assert_array_equal(found, of_datasets(TABLES[kind]))
+    np.testing.assert_array_equal(read_data(frame.groupby("g")).part(1, 3).fingerprints(), found[1:3])
+    np.testing.assert_array_equal(read_data(frame[frame["g"] != 1].groupby("g")).fingerprints(), np.delete(found, 1, 0))
+
+
+@pytest.mark.parametrize("kind", ["f4", "i8", "i4", "?", ">f8", "g", "O"])
+@pytest.mark.parametrize("both", [True, False])
+def test_data_of_another_type_are_others(kind, both):
+    one = pd.DataFrame({"a": [1.0, 0.0], "b": [1.0, 1.0]})
+    other = one.astype(kind if both else {"a": kind})
+    assert (read_data(one).fingerprints() != read_data(other).fingerprints()).any(axis=1).all()
+    arrays = [np.ones((2, 2)), np.ones((2, 2), dtype=kind)]
+    assert (read_data(arrays[0]).fingerprints() != read_data(arrays[1]).fingerprints()).any(axis=1).all()
+
+
+def test_long_numbers_count_to_the_last_digit():
+    long = np.ones((2, 1), dtype=np.longdouble)
+    long[1] += np.finfo(np.longdouble).eps
+    if np.finfo(np.longdouble).eps == np.finfo(float).eps:
+        pytest.skip("there are none here")
+    assert len(np.unique(of_columns([long], 2), axis=0)) == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bad: pd.Series({"a": 1.0, "b": bad}, dtype=object),
+        lambda bad: pd.DataFrame({"y": [1.0, bad]}, index=["a", "b"]),
+        lambda bad: pd.DataFrame({"y": [1.0, bad], "g": ["a", "b"]}).groupby("g"),
+        lambda bad: {"a": [1.0], "b": [bad]},
+    ],
+    ids=["Series", "frame", "groups", "mapping"],
+)
+def test_a_dataset_that_cannot_be_looked_into_is_named(make):
+    data = read_data(make(threading.Lock()))
+    with pytest.raises(InvalidInputError, match=r"dataset 'b': a _thread.lock cannot be looked into"):
+        data.fingerprints()
+
+
+@pytest.mark.parametrize("view", [lambda y: types.MappingProxyType({"y": y}), lambda y: memoryview(np.array([y]))])
+def test_a_change_in_a_view_is_seen(view):
+    one, other = (read_data([view(1.0), view(y)]).fingerprints() for y in (2.0, 3.0))
+    assert (one != other).any(axis=1).tolist() == [False, True]
