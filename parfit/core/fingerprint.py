@@ -11,12 +11,10 @@ Those of many datasets at once are in `parfit.core.rowprints`.
 from __future__ import annotations
 
 import copyreg
-import enum
 import functools
 import gc
 import hashlib
 import types
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 from parfit.core.codes import HAS_DOCUMENTATION, closure_of, constants_of, imported_by, names_of, used_globals_of
 from parfit.core.errors import InvalidInputError
 from parfit.core.reach import unwrapped
-from parfit.core.scope import Scope, held_by, left_out, scope_of, state_of
+from parfit.core.scope import Scope, besides, held_by, left_out, parts_of, scope_of, state_of
 
 __all__ = ["digest", "digest_and_parts"]
 
@@ -56,7 +54,7 @@ def digest_and_parts(thing: Any, home: str | None = None) -> tuple[bytes, dict[s
     known: dict[int, tuple[bytes, Any]] = {}
     scope = scope_of(thing, home)
     return _digest(thing, known, scope), {
-        name: _digest(part, known, scope) for name, part in _parts_of(thing, scope).items()
+        name: _digest(part, known, scope) for name, part in parts_of(thing, scope).items()
     }
 
 
@@ -66,18 +64,6 @@ def _digest(thing: Any, known: dict[int, tuple[bytes, Any]], scope: Scope) -> by
     except RecursionError:
         text = f"a {type(thing).__name__} is nested too deeply to be known again: flatten it, or do without a store"
         raise InvalidInputError(text) from None
-
-
-def _parts_of(thing: Any, scope: Scope) -> dict[str, Any]:
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    function = getattr(unwrapped(thing), "__func__", unwrapped(thing))
-    if not isinstance(function, types.FunctionType) or not scope.has_function(function):
-        return {}
-    found = {f"`{name}` of its closure": value for name, value in closure_of(function).items()}
-    found |= {f"its global `{name}`": value for name, value in used_globals_of(function).items()}
-    found |= {f"its attribute `{name}`": value for name, value in vars(function).items()}
-    return {**found, "a default of its arguments": (function.__defaults__, function.__kwdefaults__)}
 
 
 class _Reader:
@@ -146,15 +132,7 @@ class _Reader:
         self.say("of", _name(kind))
         if self._scope.has_class(kind):
             self.read(kind)
-        if isinstance(thing, (pd.DataFrame, pd.Series)):
-            state = {name: getattr(thing, name, None) for name in thing._metadata if name not in ("name", "_name")}
-        elif isinstance(thing, enum.Enum) or (isinstance(thing, np.ndarray) and kind.__module__.startswith("numpy")):
-            state = {}  # an enumeration's and NumPy's own are caches
-        else:
-            state = state_of(thing)
-        if isinstance(thing, defaultdict):
-            state["default_factory"] = thing.default_factory
-        for name, value in sorted(state.items()):
+        for name, value in sorted(besides(thing).items()):
             self.say("attribute", name)
             self.read(value)
 
@@ -203,7 +181,8 @@ class _Reader:
             self.read(frame.attrs)
 
     def series(self, series: pd.Series[Any]) -> None:
-        self.say("series", series.name)
+        self.say("series")
+        self.read(series.name)
         self.read(series.index)
         self.values(series.array)
         if series.attrs:
@@ -238,7 +217,7 @@ class _Reader:
         self.raw("values", view.tobytes())
 
     def unordered(self, items: Any) -> None:
-        self.say(_name(type(items)), sorted(digest(item).hex() for item in items))
+        self.say(_name(type(items)), sorted(_Reader({}, {}, self._scope).of(item).hex() for item in items))
 
     # ---- functions and what they reach
 

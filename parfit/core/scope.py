@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import sys
 import types
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from parfit.core.codes import closure_of, used_globals_of
 from parfit.core.reach import home_of, is_own_class, is_own_function, is_own_module, unwrapped
 
-__all__ = ["Scope", "held_by", "left_out", "scope_of", "state_of"]
+__all__ = ["Scope", "besides", "held_by", "left_out", "parts_of", "scope_of", "state_of"]
 
 #: What a function of a library, or an instance that says itself what it is, may hold that counts in any case.
 _SIMPLE = (type(None), bool, int, float, complex, str, bytes, np.generic, np.ndarray)
@@ -62,6 +66,19 @@ def scope_of(thing: Any, home: str | None = None, *, strict: bool = False) -> Sc
         found = _function_of(vars(found)["__wrapped__"])
     home = (home_of(found) if callable(found) else None) or home
     return Scope(home, id(found) if isinstance(found, types.FunctionType) else 0, strict)
+
+
+def parts_of(thing: Any, scope: Scope) -> dict[str, Any]:
+    """What a function of the user's is made of, by its names; nothing for anything else."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    function = getattr(unwrapped(thing), "__func__", unwrapped(thing))
+    if not isinstance(function, types.FunctionType) or not scope.has_function(function):
+        return {}
+    found = {f"`{name}` of its closure": value for name, value in closure_of(function).items()}
+    found |= {f"its global `{name}`": value for name, value in used_globals_of(function).items()}
+    found |= {f"its attribute `{name}`": value for name, value in vars(function).items()}
+    return {**found, "a default of its arguments": (function.__defaults__, function.__kwdefaults__)}
 
 
 def _function_of(thing: Any) -> Any:
@@ -116,3 +133,13 @@ def left_out(thing: Any) -> dict[str, Any]:
     if all(getattr(kind, name, None) is getattr(object, name, None) for name in _PICKLING):
         return {}
     return {name: value for name, value in sorted(state_of(thing).items()) if isinstance(value, _SIMPLE)}
+
+
+def besides(thing: Any) -> dict[str, Any]:
+    """What an instance of a class that is made from a usual one (a dict, a float, an array) holds besides."""
+    if isinstance(thing, (pd.DataFrame, pd.Series)):
+        return {name: getattr(thing, name, None) for name in thing._metadata if name not in ("name", "_name")}
+    if isinstance(thing, enum.Enum) or (isinstance(thing, np.ndarray) and type(thing).__module__.startswith("numpy")):
+        return {}  # an enumeration's and NumPy's own are caches
+    found = state_of(thing)
+    return {**found, "default_factory": thing.default_factory} if isinstance(thing, defaultdict) else found

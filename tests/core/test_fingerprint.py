@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from parfit import InvalidInputError, jaxify
+import parfit
+from parfit import InvalidInputError
 from parfit.core.data import read_data
 from parfit.core.fingerprint import digest, digest_and_parts
 from parfit.core.rowprints import of_columns, of_datasets
@@ -117,7 +118,7 @@ def test_what_a_librarys_wrapper_holds_counts():
 
 def test_a_global_of_a_function_that_was_made_traceable_counts():
     pytest.importorskip("jax")
-    functions = [jaxify(made("import math\ndef f(x): return math.exp(x) * k", k=k)) for k in (1, 2)]
+    functions = [parfit.jaxify(made("import math\ndef f(x): return math.exp(x) * k", k=k)) for k in (1, 2)]
     assert digest(functions[0]) != digest(functions[1])
 
 
