@@ -303,13 +303,13 @@ class _Part(Datasets):
             prints.append(read_data(frame).fingerprints())
         labels = labels[1:] or labels
         self.labels = labels[0].append(labels[1:]) if len(labels) > 1 else labels[0]
-        self._fingerprints = np.concatenate(prints)
+        self._prints = np.concatenate(prints)
 
     def block(self, positions: Positions) -> DataBlock:
         return self._whole.block(positions + self._start)
 
     def fingerprints(self) -> NDArray[np.uint64]:
-        return self._fingerprints
+        return self._prints
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from parfit.core.blocks import DataBlock, FrameBlock, GroupBlock, ItemBlock, TreeBlock, mapped
 from parfit.core.errors import InvalidInputError, InvalidTypeError, shown
-from parfit.core.fingerprint import digest, of_columns
+from parfit.core.fingerprint import digest
+from parfit.core.rowprints import of_cells, of_columns, of_datasets, of_frame
 from parfit.core.values import is_array
 
 __all__ = ["DataBlock", "Datasets", "datasets_of", "read_data"]
@@ -61,9 +62,26 @@ class Datasets(ABC):
         """The datasets at `positions`."""
 
     def fingerprints(self) -> NDArray[np.uint64]:
-        """What each dataset is, in 16 bytes, shape (B, 2); its label is not part of it."""
-        every = range(len(self))
-        return _as_numbers(digest(self.one(i)) for i in every)
+        """What each dataset is, in 16 bytes, shape (B, 2); its label is not part of it.
+
+        Raises
+        ------
+        InvalidInputError
+            For one in which a change would go unnoticed, by its label.
+        """
+        try:
+            return self._fingerprints()
+        except InvalidInputError:
+            for i in range(len(self)):
+                try:
+                    digest(self.one(i), strict=True)
+                except InvalidInputError as exc:
+                    raise InvalidInputError(f"dataset {shown(self.labels[i])}: {exc}") from None
+            raise
+
+    def _fingerprints(self) -> NDArray[np.uint64]:
+        made = [of_datasets([self.one(i) for i in some]) for some in _runs(len(self))]
+        return np.concatenate(made) if made else np.empty((0, 2), dtype=np.uint64)
 
     def part(self, start: int, stop: int) -> Datasets:
         """The datasets from `start` to `stop` (exclusive) by themselves, in memory."""
@@ -152,6 +170,11 @@ def _run(positions: Positions) -> slice | None:
     return None
 
 
+def _runs(length: int, step: int = 4096) -> Iterator[range]:
+    for at in range(0, length, step):
+        yield range(at, min(at + step, length))
+
+
 class _Part(Datasets):
     """Some of others, one after another."""
 
@@ -177,19 +200,13 @@ class _FrameRows(Datasets):
         chosen = _run(positions)
         return FrameBlock(self.owner.iloc[positions if chosen is None else chosen])
 
-    def fingerprints(self) -> NDArray[np.uint64]:
-        frame = self.owner
-        columns = [frame.iloc[:, i] for i in range(frame.shape[1])]
-        if all(isinstance(c.dtype, np.dtype) and c.dtype.kind in "iufb" for c in columns):
-            same = len(set(frame.dtypes)) == 1
-            found = of_columns([frame.to_numpy()] if same else [c.to_numpy() for c in columns], len(frame))
-        else:
-            found = of_columns([_fingerprints_of(c) for c in columns], len(frame))
-        return found ^ _as_numbers([digest(frame.columns)])
+    def _fingerprints(self) -> NDArray[np.uint64]:
+        return of_frame(self.owner)
 
 
 class _Items(Datasets):
     shows_labels = False
+    _alike = False  # parts of one frame
 
     def __init__(self, items: list[Any], labels: pd.Index[Any], owner: Any) -> None:
         self._items = items
@@ -199,22 +216,15 @@ class _Items(Datasets):
     def block(self, positions: Positions) -> DataBlock:
         return ItemBlock([self._items[i] for i in positions])
 
-
-def _as_numbers(digests: Iterable[bytes]) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2).astype(np.uint64)
-
-
-def _fingerprints_of(column: pd.Series[Any]) -> NDArray[Any]:
-    """A column as numbers, or as the fingerprint of each cell."""
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
-        return column.to_numpy()
-    return _as_numbers(digest(cell) for cell in column)
+    def _fingerprints(self) -> NDArray[np.uint64]:
+        return of_datasets(self._items, alike=self._alike)
 
 
 class _Groups(_Items):
     """Groups with their keys."""
 
     shows_labels = True
+    _alike = True
 
     def __init__(self, items: list[Any], keys: list[Any], labels: pd.Index[Any], owner: Any) -> None:
         super().__init__(items, labels, owner)
@@ -297,9 +307,9 @@ class _Tree(Datasets):
         made.labels = self.labels[start:stop]
         return made
 
-    def fingerprints(self) -> NDArray[np.uint64]:
+    def _fingerprints(self) -> NDArray[np.uint64]:
         leaves = _leaves(self._tree)
-        if any(leaf.dtype.kind not in "iufb" or isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
-            return super().fingerprints()
-        names = digest(mapped(self._tree, lambda leaf: (leaf.dtype.str, leaf.shape[1:])))
-        return of_columns(leaves, len(self)) ^ _as_numbers([names])
+        if any(leaf.dtype.kind not in "iufb" or type(leaf) not in (np.ndarray, np.memmap) for leaf in leaves):
+            return super()._fingerprints()
+        names = of_cells([mapped(self._tree, lambda leaf: (leaf.dtype.str, leaf.shape[1:]))])
+        return of_columns(leaves, len(self)) ^ names

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from parfit.core.columns import Columns
 from parfit.core.data import Datasets
 from parfit.core.errors import InvalidInputError, ParfitError, ParfitWarning
-from parfit.core.fingerprint import digest_and_parts, of_columns
+from parfit.core.fingerprint import digest, digest_and_parts
 from parfit.core.origin import Origin
 from parfit.core.parameters import Parameters, settled
 from parfit.core.problem import Problem
 from parfit.core.protocols import Solver
+from parfit.core.rowprints import of_columns
+from parfit.core.scope import scope_of
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
@@ -36,6 +38,8 @@ __all__ = ["fingerprints_of", "identity_of", "open_store", "store_for", "structu
 
 #: Whose versions are noted.
 _PACKAGES = ("parfit", "numpy", "scipy", "pandas", "jax", "jaxlib", "pysd")
+#: Labels whose `repr` says all of them; that of others may have an address in it, or the order of a set.
+_SAYS_ALL = (str, int, float, bool, type(None), bytes, pd.Timestamp, pd.Timedelta, pd.Period, type(pd.NaT), type(pd.NA))
 
 
 def open_store(path: str | os.PathLike[str]) -> Fits:
@@ -116,20 +120,31 @@ def _wanted(datasets: Datasets, problem: Problem) -> Wanted:
 
 
 def _fingerprints(datasets: Datasets, p: Parameters, labels: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
-    own = [v for v in (p.start, p.lower, p.upper) if v.ndim == 2]
+    own = [v for v in (labels, p.start, p.lower, p.upper) if v is not None and (v.ndim == 2 or v is labels)]
     fingerprints = datasets.fingerprints()
-    for columns in ([] if labels is None else [labels]), own:
-        if columns:
-            fingerprints = fingerprints ^ of_columns(columns, len(datasets))
-    return fingerprints
+    # Mixed once more, all together: a start that is equal to the data must not take them out again.
+    return of_columns([fingerprints, *own], len(datasets)) if own else fingerprints
 
 
 def _numbers_of(labels: pd.Index[Any]) -> NDArray[np.uint64]:
-    """A number for each label, shape (B,)."""
-    if isinstance(labels, pd.RangeIndex):
+    """A number for each label, shape (B,): a whole number is its own, whatever index it stands in."""
+    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iu":
         return labels.to_numpy().astype(np.int64).view(np.uint64)
-    made: NDArray[np.uint64] = pd.util.hash_array(np.array([repr(v) for v in labels], dtype=object), categorize=False)
+    cells = list(labels)
+    made: NDArray[np.uint64] = pd.util.hash_array(np.array(list(map(_said, cells)), dtype=object), categorize=False)
+    for i, cell in enumerate(cells if labels.dtype.kind in "Oiu" else ()):
+        if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool) and -(2**63) <= cell < 2**64:
+            made[i] = int(cell) & (2**64 - 1)
     return made
+
+
+def _said(label: Any) -> str:
+    """A label as text, the same in every process."""
+    if isinstance(label, tuple):
+        return f"({', '.join(map(_said, label))})"
+    if isinstance(label, (np.integer, np.floating)):
+        return repr(label.item())
+    return repr(label) if type(label) in _SAYS_ALL else digest(label).hex()
 
 
 def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, Argument]:
@@ -137,10 +152,10 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
     p = problem.parameters
     parts: dict[str, tuple[Any, str]] = {
         "objective": (problem.objective, _named(problem.objective)),
-        "args": (problem.args, _short(problem.args)),
-        "x0": (_common(p), _short(given["x0"])),
+        "args": (problem.args, ", ".join(type(value).__name__ for value in problem.args) or "none"),
+        "x0": ((_common(p), _handed(p)), _short(given["x0"])),
         "bounds": (_bounds(p), _short(given["bounds"])),
-        "fixed": (p.fixed, _short(list(np.array(p.names)[p.fixed]))),
+        "fixed": (p.fixed, _short([name for name, is_fixed in zip(p.names, p.fixed, strict=True) if is_fixed])),
         "constraints": (problem.constraints, f"{len(problem.constraints)} of them"),
         "method": (_settings(solver), _short(given["method"])),
         "options": (_options(solver, given), _short(given["options"] or None)),
@@ -149,10 +164,10 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
         "seed": (problem.seed, str(problem.seed)),
         "history": (problem.history, str(problem.history)),
     }
-    found = {}
+    found, home = {}, scope_of(problem.objective).home
     for name, (what, shown) in parts.items():
         try:
-            whole, of_parts = digest_and_parts(what)
+            whole, of_parts = digest_and_parts(what, home)
             found[name] = Argument(whole.hex(), shown, {part: mark.hex() for part, mark in of_parts.items()})
         except InvalidInputError as exc:
             raise InvalidInputError(f"{name}: {exc}") from None
@@ -162,6 +177,11 @@ def _call(problem: Problem, solver: Solver, given: dict[str, Any]) -> dict[str, 
 def _common(p: Parameters) -> Any:
     """The start, as far as it is the same for all datasets."""
     return p.start_of if p.start_of is not None else p.start if p.start.ndim == 1 else "one for each dataset"
+
+
+def _handed(p: Parameters) -> Any:
+    """What the objective is handed, but for the numbers in it: the structure, and other columns of a table."""
+    return p.structure.unflatten(np.zeros(len(p.names)))
 
 
 def _bounds(p: Parameters) -> Any:

@@ -31,7 +31,7 @@ from parfit.stores.reading import Argument, Identity
 
 __all__ = ["Manifest", "Parts", "is_parts", "read_footers", "read_manifest"]
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "_parfit.json"
 _PART = re.compile(r"part-(\d+)\.parquet")
 _ROWS = re.compile(r"_rows-\d+\.db.*|.*\.unfinished")

@@ -114,7 +114,7 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
         Where there is no such file, or it is none of parfit's, or nothing of it can be read.
     """
     path = Path(path)
-    if is_empty(path):
+    if not os.path.isfile(path) or is_empty(path):
         raise StoreError(f"there is no store {path}")
     try:
         with _reader(path) as file:

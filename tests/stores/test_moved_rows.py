@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import threading
 import warnings
 
 import numpy as np
@@ -11,9 +15,10 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_index_equal
 
 import parfit
-from parfit import StoreMismatchError
+from parfit import InvalidInputError, StoreMismatchError
 from parfit.fitting.worker import fit_one
 from parfit.stores.reading import read_store
+from tests.scripts import parfit_path
 
 T = np.linspace(0, 4, 15)
 START = {"height": 1.0, "rate": 1.0}
@@ -344,3 +349,114 @@ def test_rows_that_are_kept_for_other_calls_are_of_one_engine(file):
     with pytest.raises(StoreMismatchError, match="holds fits of engine 'rows'"):
         fit(decays(4).iloc[1:], file, x0=x0, engine="batch")
     assert fit(decays(4), file, x0=x0, engine="rows")[1] == 0
+
+
+def cubic(p, row):
+    """Solved from a start near the solution."""
+    return np.array([p["m"] ** 3 + p["m"] - np.asarray(row)[0]])
+
+
+def doubled(p, row):
+    return np.array([p["m"] - 2 * row["m"]])
+
+
+@pytest.mark.parametrize("kind", ["frame", "array", "bounds"])
+def test_data_count_where_the_start_or_a_bound_of_each_row_is_equal_to_them(file, kind):
+    def call(values, store):
+        frame = pd.DataFrame({"m": np.asarray(values, dtype=float)})
+        if kind == "bounds":
+            return fit(frame, store, doubled, {"m": 45.0}, bounds=(frame, 50.0))
+        data = frame.rename(columns={"m": "y"}) if kind == "frame" else frame.to_numpy()
+        return fit(data, store, cubic, frame)
+
+    call([1, 2, 3], file)
+    found, fresh = call([1, 3, 2, 7], file)
+    assert fresh == (3 if kind != "array" else 1)  # what moved has another label, where that is shown
+    np.testing.assert_array_equal(found.params, call([1, 3, 2, 7], None)[0].params)
+
+
+def test_data_count_where_labels_are_equal_to_them(file):
+    frame = pd.DataFrame({"y": range(5)})
+    fit(frame, file, cubic, {"m": 1.0})
+    found, fresh = fit(frame.iloc[::-1], file, cubic, {"m": 1.0})
+    assert fresh == 0
+    np.testing.assert_array_equal(found.params, fit(frame.iloc[::-1], None, cubic, {"m": 1.0})[0].params)
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    {
+        "drop": (lambda frame: frame.drop(index=7), 0),
+        "shuffle": (lambda frame: frame.sample(frac=1, random_state=0), 0),
+        "mask": (lambda frame: frame[frame[0] > 2], 0),
+        "append": (lambda frame: pd.concat([frame, decays(5, seed=8).set_axis(range(12, 17))]), 5),
+        "another index of integers": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype="int32")), 0),
+        "nullable": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype="Int64")), 0),
+        "objects": (lambda frame: frame.set_axis(pd.Index(list(range(12)), dtype=object)), 0),
+    }.values(),
+)
+def test_rows_under_the_usual_index_are_found_again_when_it_is_no_range_any_more(file, change, new):
+    frame = decays().reset_index(drop=True)
+    fit(frame, file)
+    assert fit(change(frame), file)[1] == new
+
+
+LABELS_OF_ANOTHER_PROCESS = """
+import sys
+import numpy as np
+import pandas as pd
+import parfit
+
+class Key:
+    def __init__(self, n):
+        self.n = n
+    def __eq__(self, other):
+        return self.n == other.n
+    def __hash__(self):
+        return hash(self.n)
+
+def line(p, row):
+    return (p["m"] - row["y"]) ** 2
+
+labels = np.empty(6, dtype=object)
+labels[:] = [frozenset({"ab", "cd", "ef"}), frozenset({"x", "y"}), Key(1), Key(2), (Key(3), np.int64(1)), "text"]
+data = pd.DataFrame({"y": range(6)}, index=pd.Index(labels, tupleize_cols=False))
+told = []
+parfit.fit(
+    data, line, {"m": 0.0}, store=sys.argv[1], executor="serial", engine="rows", progress=lambda *n: told.append(n)
+)
+print(told[-1][0] - told[0][0] + 1 if told else 0)
+"""
+
+
+def test_labels_whose_text_has_an_address_or_the_order_of_a_set_are_the_same_in_another_process(file):
+    found = []
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONPATH": parfit_path(), "PYTHONHASHSEED": seed}
+        call = [sys.executable, "-c", LABELS_OF_ANOTHER_PROCESS, str(file)]
+        ran = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+        found.append(int(ran.stdout))
+    assert found == [6, 0]
+
+
+def test_data_of_another_type_are_fitted_again(file):
+    """A square that does not fit into its type is another one."""
+
+    def objective(p, row):
+        return (p["m"] - float(row["a"] * row["a"])) ** 2
+
+    frame = pd.DataFrame({"a": [20, 30]})
+    fit(frame, file, objective, {"m": 0.0})
+    with pytest.raises(StoreMismatchError, match="other data"):
+        fit(frame.astype("int8"), file, objective, {"m": 0.0})
+
+
+def test_data_in_which_a_change_would_go_unnoticed_are_refused_by_name(file):
+    data = {"a": {"y": 1.0}, "b": {"y": 2.0, "lock": threading.Lock()}}
+
+    def objective(p, dataset):
+        return (p["m"] - dataset["y"]) ** 2
+
+    with pytest.raises(InvalidInputError, match=r"dataset 'b': a _thread.lock cannot be looked into"):
+        fit(data, file, objective, {"m": 0.0})
+    assert fit(data, None, objective, {"m": 0.0})[0].success.all()

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from pathlib import Path
 
@@ -213,6 +214,8 @@ def test_a_log_is_read_where_nothing_can_be_written(tmp_path):
 
         def copy(done, total):
             if done == 150:
+                while parfit.open_store(tmp_path / "fits.db").success.sum() < 100:
+                    time.sleep(0.01)
                 for ending in ("", "-wal"):
                     shutil.copy(tmp_path / f"fits.db{ending}", disk)
 

@@ -226,7 +226,7 @@ def test_a_folder_of_a_later_format(folder):
     fit(decays(13), folder)
     said = json.loads((folder / "_parfit.json").read_text())
     (folder / "_parfit.json").write_text(json.dumps({**said, "format": 9}))
-    with pytest.raises(StoreError, match="has format 9, and this version of parfit reads format 1"):
+    with pytest.raises(StoreError, match="has format 9, and this version of parfit reads format 2"):
         parfit.open_store(folder)
 
 

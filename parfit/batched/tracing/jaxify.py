@@ -89,13 +89,13 @@ class _Globals(dict[str, Any]):
 
     def __init__(self, original: dict[str, Any], rebinder: _Rebinder) -> None:
         super().__init__({name: original[name] for name in _OF_IMPORTS if name in original})
-        self._original, self._rebinder = original, rebinder
+        self.original, self._rebinder = original, rebinder
         # The interpreter takes these from the globals when the function is made. An import inside the function
         # calls `__import__`, and gets the stand-in of NumPy as well.
         self["__builtins__"] = {**vars(builtins), **BUILTINS, "__import__": self._import}
 
     def __missing__(self, name: str) -> Any:
-        return self._rebinder.rebound(self._original[name])
+        return self._rebinder.rebound(self.original[name])
 
     def _import(self, *args: Any, **options: Any) -> Any:
         return self._rebinder.rebound(builtins.__import__(*args, **options))
