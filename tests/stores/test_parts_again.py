@@ -16,10 +16,10 @@ from parfit import (
     InvalidTypeError,
     StoreError,
     StoreMismatchError,
-    parquet,
 )
 from parfit.fitting import parted
 from parfit.parquet import ParquetRows
+from parfit.parquet import rows as reading
 from parfit.stores.parts import Parts
 from tests.stores.in_parts import assert_same_table, fit, names, table, whole
 from tests.stores.test_resume import Counting, decays, residuals
@@ -274,7 +274,7 @@ def test_labels_of_a_file_are_not_read_as_a_whole(folder, tmp_path, engine, monk
 
 
 def test_parts_of_many_windows(folder, tmp_path, engine, monkeypatch):
-    monkeypatch.setattr(parquet, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 3)
     data = decays(33).rename(columns=str)
     data.to_parquet(tmp_path / "data.parquet")
     fit(tmp_path / "data.parquet", folder, engine=engine)
