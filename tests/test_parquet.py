@@ -102,6 +102,11 @@ KINDS = {
 TABLES = {
     "gaps": pa.table({"a": GAP, "b": [None if i == 3 else True for i in range(N)], "c": [float(i) for i in range(N)]}),
     "small with gaps": pa.table({"a": pa.array(GAP, pa.int8()), "b": pa.array(range(N), pa.int8())}),
+    "lists with gaps": pa.table({"a": [[i, i] for i in range(N - 1)] + [[1, None]], "b": [[True]] * N}),
+    "truth in lists with gaps": pa.table({"a": [[True], [None, False]] * (N // 2), "b": range(N)}),
+    "lists in lists": pa.table({"a": [[[i]] for i in range(N - 1)] + [[[None], []]], "b": [[[1]]] * N}),
+    "missing lists": pa.table({"a": [[1], [], None] * (N // 3)}),
+    "structs without gaps": pa.table({"a": [{"u": i, "v": [i], "w": None} for i in range(N)]}),
     "no gaps": pa.table({"a": list(range(N)), "b": [True] * N}),
 }
 
@@ -125,6 +130,28 @@ def test_each_row_is_that_of_pandas(name, tmp_path):
         assert repr(a.name) == repr(b.name)
         assert_series_equal(a.rename(None), b.rename(None))
     np.testing.assert_array_equal(found.fingerprints(), wanted.fingerprints())
+
+
+STRUCTS = {
+    "a gap": [{"u": i, "v": i, "w": "x"} for i in range(N - 1)] + [{"u": None, "v": 1, "w": None}],
+    "one missing": [{"u": i, "v": [i]} for i in range(N - 1)] + [None],
+    "a gap in a list": [{"u": [i], "v": True} for i in range(N - 1)] + [{"u": [1, None], "v": None}],
+    "in a list": [[{"u": i}, {"u": 1}] for i in range(N - 1)] + [[{"u": None}]],
+}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+@pytest.mark.parametrize("window", [WINDOW, 3, 100])
+def test_numbers_in_structs_are_of_one_type_in_all_rows(name, window, tmp_path, monkeypatch):
+    """As pandas has them where the file is one row group."""
+    monkeypatch.setattr(reading, "WINDOW_ROWS", window)
+    table = pa.table({"a": STRUCTS[name], "b": range(N)})
+    pq.write_table(table, tmp_path / "whole.parquet")
+    pq.write_table(table, tmp_path / "data.parquet", row_group_size=11)
+    wanted = pd.read_parquet(tmp_path / "whole.parquet")
+    found = ParquetRows(tmp_path / "data.parquet").block(np.arange(N)).frame
+    assert repr(found["a"].tolist()) == repr(wanted["a"].tolist())
+    assert_frame_equal(found[["b"]], wanted[["b"]])
 
 
 def test_the_types_of_a_frame_are_those_of_all_rows(tmp_path):

@@ -25,6 +25,7 @@ from parfit.core.blocks import DataBlock, FrameBlock
 from parfit.core.data import Datasets, read_data
 from parfit.core.errors import InvalidInputError, missing_package
 from parfit.core.windows import cut
+from parfit.parquet.gaps import Gaps
 from parfit.parquet.sizes import Sizes
 from parfit.parquet.source import source_of, way_to
 
@@ -89,8 +90,7 @@ class ParquetRows(Datasets):
         self._system, paths, self.schema = source_of(source)
         self._said_by = "the schema of the dataset"
         self._files: list[_File] = []
-        #: Whether a column of whole numbers or truth values has a gap anywhere.
-        self._gaps: dict[str, bool] = {}
+        self._gaps = Gaps(pyarrow)
         sizes = Sizes(pyarrow)
         for path in paths:
             self._look_at(path, sizes)
@@ -100,7 +100,8 @@ class ParquetRows(Datasets):
         self._windows: OrderedDict[int, pd.DataFrame] = OrderedDict()
         self._reader = _Reader(self)
         self._levels = self._read_levels()
-        self.form = self._form()
+        #: A row with the types of all.
+        self.form: pd.DataFrame = self._gaps.row(self.schema).to_pandas()
         self._typed_as = self.form.index
         self.form.index = self._numbered(self.form, 0)
         plain = sum(getattr(dtype, "itemsize", 16) for dtype in self.form.dtypes)
@@ -161,41 +162,13 @@ class ParquetRows(Datasets):
         places = way_to(self.schema, schema, path, self._said_by)
         groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
         begins = np.cumsum([0, *(group.num_rows for group in groups)])
-        leaves = {metadata.schema.column(j).path: j for j in range(metadata.num_columns)}
         try:
-            for field in schema:
-                if self._is_exact(field) and not self._gaps.get(field.name):
-                    chunks = [group.column(leaves[field.name]) for group in groups]
-                    known = [
-                        c.statistics.null_count if c.statistics and c.statistics.has_null_count else None
-                        for c in chunks
-                    ]
-                    gaps = any(known) or (None in known and self._has_gaps(file, field.name))
-                    self._gaps[field.name] = gaps
             sizes.add(file)
+            self._gaps.add(file)
         except (self._pa.ArrowException, OSError) as exc:
             raise self._unreadable(path, exc) from exc
         same = schema.equals(self.schema, check_metadata=False)
         self._files.append(_File(path, metadata.num_rows, begins, state, None if same else places))
-
-    def _is_exact(self, field: Any) -> bool:
-        """Whether the type of a column hangs on its gaps."""
-        kinds = self._pa.types
-        return bool(kinds.is_integer(field.type) or kinds.is_boolean(field.type))
-
-    def _has_gaps(self, file: Any, name: str) -> bool:
-        """The same by reading the column, where a file does not say."""
-        return any(batch.column(0).null_count for batch in file.iter_batches(columns=[name]))
-
-    def _form(self) -> pd.DataFrame:
-        """A row with the types of all: one of gaps, but where there are none."""
-        pa = self._pa
-        cells = []
-        for field in self.schema:
-            exact = self._is_exact(field) and not self._gaps.get(field.name)
-            cells.append(pa.array([0 if exact else None]).cast(field.type) if exact else pa.nulls(1, field.type))
-        made: pd.DataFrame = pa.Table.from_arrays(cells, schema=self.schema).to_pandas()
-        return made
 
     def _read_levels(self) -> list[str | pd.RangeIndex]:
         """What the labels are of: columns, and numbers that are in no column; leaves the columns to PyArrow.
@@ -262,7 +235,15 @@ class ParquetRows(Datasets):
         return self._windows[number]
 
     def _as_frame(self, start: int, stop: int) -> pd.DataFrame:
-        frame: pd.DataFrame = self._reader.table(start, stop).to_pandas()
+        table, inside = self._reader.table(start, stop), self._gaps.inside
+        if inside:
+            table = self._pa.concat_tables([table, self._gaps.row(self.schema)])
+            for j, field in enumerate(self.schema):
+                if field.name in inside:  # in one piece, each of which PyArrow looks at by itself
+                    table = table.set_column(j, field, self._pa.concat_arrays(table.column(j).chunks))
+        frame: pd.DataFrame = table.to_pandas()
+        if inside:
+            frame = frame.iloc[: stop - start].copy()
         assert self.form is not None
         for i, wanted in enumerate(self.form.dtypes):
             if frame.dtypes.iloc[i] != wanted and not isinstance(wanted, pd.CategoricalDtype):

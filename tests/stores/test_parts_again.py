@@ -274,7 +274,7 @@ def test_where_a_part_cannot_be_written_the_others_stay(folder, monkeypatch):
     with pytest.raises(StoreError, match="cannot be written: No space left on device") as caught:
         fit(decays(33), folder)
     monkeypatch.undo()
-    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
+    assert caught.value.fits.counts.to_dict() == {"converged": 30, "not_run": 3}  # in rows
     assert len(table(folder)) == 20
 
 
