@@ -94,7 +94,8 @@ KINDS = {
         index=pd.MultiIndex.from_arrays([list("uv") * (N // 2), pd.RangeIndex(5, 5 + 2 * N, 2)], names=["g", "k"]),
     ),
     "two-level labels with a gap": pd.DataFrame(
-        {"a": np.arange(N)}, index=pd.MultiIndex.from_arrays([GAP, list("uv") * (N // 2)], names=["k", "g"])
+        {"a": np.arange(N)},
+        index=pd.MultiIndex.from_arrays([pd.array(GAP, dtype="Int64"), list("uv") * (N // 2)], names=["k", "g"]),
     ),
     "labels with a gap": pd.DataFrame({"a": np.arange(N)}, index=pd.Index(GAP, dtype="Int64", name="k")),
 }
@@ -428,6 +429,25 @@ def test_a_file_that_changes_while_it_is_fitted(tmp_path, change, store):
     with pytest.raises(InvalidInputError, match=r"data.parquet has changed since this fit was begun"):
         parfit.fit(path, objective, START, executor="serial", engine="rows", **more)
     assert set(fitted) <= set(decays().index[:WINDOW])
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_file_that_ends_too_soon(file, monkeypatch, changed):
+    rows = ParquetRows(file)
+    monkeypatch.setattr(rows, "batches", lambda *_: iter(()))
+    if changed:
+        os.utime(file, (1e9, 1e9))
+    text = "has changed since this fit was begun" if changed else "it has fewer rows than it says"
+    with pytest.raises(InvalidInputError, match=rf"data.parquet .*{text}"):
+        rows.one(5)
+
+
+def test_labels_of_a_file_that_changes_are_not_those_of_both(file):
+    rows = ParquetRows(file)
+    decays(40).set_axis([f"n{i}" for i in range(40)]).to_parquet(file)
+    os.utime(file, (1e9, 1e9))
+    with pytest.raises(InvalidInputError, match="has changed since this fit was begun"):
+        _ = rows.labels
 
 
 # ---- what is refused

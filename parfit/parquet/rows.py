@@ -119,7 +119,11 @@ class ParquetRows(Datasets):
             chosen = self._pa.schema([self.schema.field(name) for name in names], metadata=self.schema.metadata)
             tables = []
             for number, file in enumerate(self._files):
-                table = self._opened(number).read(columns=names)
+                try:
+                    table = self._opened(number).read(columns=names)
+                except (self._pa.ArrowException, OSError) as exc:
+                    self._refuse_changed(file)
+                    raise self._unreadable(file.path, exc) from exc
                 self._refuse_changed(file)
                 columns = [self._as_wanted(table.column(f.name), f.type) for f in chosen]
                 tables.append(self._pa.Table.from_arrays(columns, schema=chosen))
@@ -300,6 +304,11 @@ class ParquetRows(Datasets):
         first = str(exc).partition("\n")[0]
         return InvalidInputError(f"data: {path} cannot be read as a Parquet file: {first}")
 
+    def ended(self, position: int) -> InvalidInputError:
+        """The error of files that have no more rows from a position on."""
+        path = self._files[self.group_of(position)[0]].path
+        return InvalidInputError(f"data: {path} cannot be read as a Parquet file: it has fewer rows than it says")
+
     def group_of(self, position: int) -> tuple[int, int, int]:
         """Which file and row group a position is in, and the position where that begins."""
         number = int(np.searchsorted(self._begins, position, side="right")) - 1
@@ -318,7 +327,6 @@ class ParquetRows(Datasets):
                 for batch in file.iter_batches(batch_size=min(self.window, _BATCH), row_groups=groups):
                     yield batch if places is None else self._in_place(batch, places)
             except (self._pa.ArrowException, OSError) as exc:
-                self._refuse_changed(self._files[number])
                 raise self._unreadable(self._files[number].path, exc) from exc
             number, first = number + 1, 0
 
@@ -365,8 +373,10 @@ class _Reader:
             found = self._rows.table_of(list(self._parts(start, stop)))
             self._rows.refuse_changed(start, stop)
             return found
-        except BaseException:  # in the middle, by a Ctrl-C: the next begins anew
+        except BaseException as exc:  # in the middle, by a Ctrl-C: the next begins anew
             self._batches = None
+            if isinstance(exc, Exception):  # which may be anything, where another writes the file
+                self._rows.refuse_changed(start, stop)
             raise
 
     def _parts(self, start: int, stop: int) -> Iterator[Any]:
@@ -374,7 +384,9 @@ class _Reader:
         if self._batches is None or not begin <= self._at <= start:
             self._left, self._at, self._batches = None, begin, self._rows.batches(number, group)
         while self._at < stop:
-            batch = self._left if self._left is not None else next(self._batches)
+            batch = self._left if self._left is not None else next(self._batches, None)
+            if batch is None:
+                raise self._rows.ended(self._at)
             end = self._at + len(batch)
             low, high = max(start - self._at, 0), min(stop, end) - self._at
             if low < high:
