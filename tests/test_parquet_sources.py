@@ -103,6 +103,14 @@ def test_a_dataset_without_a_file(tmp_path):
         fit(ds.dataset(tmp_path, format="parquet"))
 
 
+def test_a_file_of_a_dataset_that_cannot_be_read(file):
+    frame(3).to_parquet(file.with_name("more.parquet"))
+    data = ds.dataset(file.parent)
+    file.with_name("more.parquet").write_text("a,b")
+    with pytest.raises(InvalidInputError, match=r"more.parquet cannot be read as a Parquet file"):
+        fit(data)
+
+
 def test_paths_may_be_datasets_themselves(file):
     def objective(p, path):
         return (p["a"] - pd.read_parquet(path)["y"]).to_numpy()

@@ -173,8 +173,12 @@ def _dataset(data: Any) -> Source:
 
 
 def _path_of(fragment: Any) -> str:
-    chosen = [group.id for group in fragment.row_groups]
-    if chosen != list(range(fragment.metadata.num_row_groups)):
+    try:
+        chosen, all_of_them = [group.id for group in fragment.row_groups], fragment.metadata.num_row_groups
+    except (OSError, ValueError) as exc:  # of which PyArrow's own errors are
+        first = str(exc).partition("\n")[0]
+        raise InvalidInputError(f"data: {fragment.path} cannot be read as a Parquet file: {first}") from exc
+    if chosen != list(range(all_of_them)):
         _refuse("a dataset of some row groups of its files", f"such a choice (of {fragment.path}, {chosen[:6]})")
     path: str = fragment.path
     if not path:
