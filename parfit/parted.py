@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 
@@ -14,6 +14,12 @@ from parfit.core.solution import Status
 from parfit.stores.parts import Manifest
 
 __all__ = ["PartedFits"]
+
+#: What a `Fits` has and these have not.
+_OF_FITS = (
+    "at_bound columns_copy conf_int cov covariances debug history labels params refit row sensitivity status stderr "
+    "success summary to_frame to_parquet warnings"
+).split()
 
 
 class PartedFits:
@@ -27,7 +33,7 @@ class PartedFits:
     path : Path
         The folder. ``pandas.read_parquet(fits.path)`` has the table, as do all that read Parquet.
     counts : Series
-        How many datasets have each status; ``not_run`` are those of parts that are not finished.
+        How many datasets have each status; ``not_run`` are those that nothing is known of.
     errors : DataFrame
         The exceptions, the first few of each part: ``position``, ``label``, ``type``, ``message``, ``traceback``.
     engine, engine_reason : str
@@ -36,12 +42,21 @@ class PartedFits:
         The time that the call took, s.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, footers: dict[int, dict[str, Any]], origin: Origin) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        footers: dict[int, dict[str, Any]],
+        origin: Origin,
+        under_way: dict[int, tuple[pd.DataFrame, dict[str, Any]]],
+    ) -> None:
         self.path = path
         self.engine, self.engine_reason, self.seconds = origin.engine, origin.engine_reason, origin.seconds
         self._names: list[str] = manifest.identity.facts["names"]
         self._total, self._rows = manifest.total, manifest.rows
         self._footers = footers
+        #: Of the parts that were not finished: the rows that were, and what would be in the footer.
+        self._under_way = under_way
         self._where = origin.executor
 
     def __len__(self) -> int:
@@ -51,30 +66,56 @@ class PartedFits:
     def counts(self) -> pd.Series[int]:
         """How many datasets have each status."""
         found: Counter[str] = Counter()
-        for footer in self._footers.values():
+        for _, footer in self._known():
             found.update(footer["counts"])
-        found[Status.NOT_RUN.value] += self._total - sum(footer["rows"] for footer in self._footers.values())
+        found[Status.NOT_RUN.value] += self._total - sum(footer["rows"] for _, footer in self._known())
         made = {status.value: found[status.value] for status in Status if found[status.value]}
         return pd.Series(made, name="count", dtype="int64").rename_axis("status")
+
+    def _known(self) -> list[tuple[int, dict[str, Any]]]:
+        """What is to know of each part, in order."""
+        more = {number: footer for number, (_, footer) in self._under_way.items()}
+        return sorted({**more, **self._footers}.items())
 
     @property
     def errors(self) -> pd.DataFrame:
         """The exceptions, the first few of each part."""
         rows = [
-            (number * self._rows + at, *said)
-            for number, footer in sorted(self._footers.items())
-            for at, *said in footer["tracebacks"]
+            (number * self._rows + at, *said) for number, footer in self._known() for at, *said in footer["tracebacks"]
         ]
         return pd.DataFrame(rows, columns=["position", "label", "type", "message", "traceback"])
 
     @property
     def files(self) -> list[Path]:
         """The files, in the order of the data."""
-        return [self.path / f"part-{number:05d}.parquet" for number in sorted(self._footers)]
+        return [self._file(number) for number in sorted(self._footers)]
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"part-{number:05d}.parquet"
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """The table, a part at a time, in the order of the data."""
-        return map(pd.read_parquet, self.files)
+        """The table, a part at a time, in the order of the data; of a part under way, the rows that are finished."""
+        for number, _ in self._known():
+            yield pd.read_parquet(self._file(number)) if number in self._footers else self._under_way[number][0].copy()
+
+    def __getitem__(self, label: object) -> NoReturn:
+        raise TypeError(self._instead(f"fits[{label!r}]"))
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(self._instead("iteration"))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in _OF_FITS:
+                raise AttributeError(self._instead(f".{name}"))
+            raise AttributeError(f"a PartedFits has no {name!r}", name=name, obj=self)
+
+    def _instead(self, what: str) -> str:
+        return (
+            f"a PartedFits has no {what}, as its table is in files: .frames() gives it a part at a time, and "
+            f"pandas.read_parquet({str(self.path)!r}) all of it"
+        )
 
     def __repr__(self) -> str:
         n, names = len(self), self._names

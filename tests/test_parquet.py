@@ -16,9 +16,9 @@ from pandas.testing import assert_frame_equal, assert_index_equal, assert_series
 
 import parfit
 from parfit import InvalidInputError, InvalidTypeError, MissingPackageError
-from parfit import parquet as reading
 from parfit.core.data import read_data
 from parfit.parquet import ParquetRows
+from parfit.parquet import rows as reading
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.dataset as ds  # noqa: E402
@@ -86,12 +86,28 @@ KINDS = {
     ),
     "repeated labels": pd.DataFrame({"a": np.arange(N)}, index=[0, 1] * (N // 2)),
     "range labels": pd.DataFrame({"a": np.arange(N)}, index=pd.RangeIndex(10, 10 + 2 * N, 2, name="step")),
+    "numbered labels and others": pd.DataFrame({"a": np.arange(N), "g": list("uv") * (N // 2)}).set_index(
+        "g", append=True
+    ),
+    "others and numbered labels": pd.DataFrame(
+        {"a": np.arange(N)},
+        index=pd.MultiIndex.from_arrays([list("uv") * (N // 2), pd.RangeIndex(5, 5 + 2 * N, 2)], names=["g", "k"]),
+    ),
+    "two-level labels with a gap": pd.DataFrame(
+        {"a": np.arange(N)},
+        index=pd.MultiIndex.from_arrays([pd.array(GAP, dtype="Int64"), list("uv") * (N // 2)], names=["k", "g"]),
+    ),
     "labels with a gap": pd.DataFrame({"a": np.arange(N)}, index=pd.Index(GAP, dtype="Int64", name="k")),
 }
 #: Tables that pandas did not write: the types of whole columns hang on gaps far away.
 TABLES = {
     "gaps": pa.table({"a": GAP, "b": [None if i == 3 else True for i in range(N)], "c": [float(i) for i in range(N)]}),
     "small with gaps": pa.table({"a": pa.array(GAP, pa.int8()), "b": pa.array(range(N), pa.int8())}),
+    "lists with gaps": pa.table({"a": [[i, i] for i in range(N - 1)] + [[1, None]], "b": [[True]] * N}),
+    "truth in lists with gaps": pa.table({"a": [[True], [None, False]] * (N // 2), "b": range(N)}),
+    "lists in lists": pa.table({"a": [[[i]] for i in range(N - 1)] + [[[None], []]], "b": [[[1]]] * N}),
+    "missing lists": pa.table({"a": [[1], [], None] * (N // 3)}),
+    "structs without gaps": pa.table({"a": [{"u": i, "v": [i], "w": None} for i in range(N)]}),
     "no gaps": pa.table({"a": list(range(N)), "b": [True] * N}),
 }
 
@@ -115,6 +131,28 @@ def test_each_row_is_that_of_pandas(name, tmp_path):
         assert repr(a.name) == repr(b.name)
         assert_series_equal(a.rename(None), b.rename(None))
     np.testing.assert_array_equal(found.fingerprints(), wanted.fingerprints())
+
+
+STRUCTS = {
+    "a gap": [{"u": i, "v": i, "w": "x"} for i in range(N - 1)] + [{"u": None, "v": 1, "w": None}],
+    "one missing": [{"u": i, "v": [i]} for i in range(N - 1)] + [None],
+    "a gap in a list": [{"u": [i], "v": True} for i in range(N - 1)] + [{"u": [1, None], "v": None}],
+    "in a list": [[{"u": i}, {"u": 1}] for i in range(N - 1)] + [[{"u": None}]],
+}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+@pytest.mark.parametrize("window", [WINDOW, 3, 100])
+def test_numbers_in_structs_are_of_one_type_in_all_rows(name, window, tmp_path, monkeypatch):
+    """As pandas has them where the file is one row group."""
+    monkeypatch.setattr(reading, "WINDOW_ROWS", window)
+    table = pa.table({"a": STRUCTS[name], "b": range(N)})
+    pq.write_table(table, tmp_path / "whole.parquet")
+    pq.write_table(table, tmp_path / "data.parquet", row_group_size=11)
+    wanted = pd.read_parquet(tmp_path / "whole.parquet")
+    found = ParquetRows(tmp_path / "data.parquet").block(np.arange(N)).frame
+    assert repr(found["a"].tolist()) == repr(wanted["a"].tolist())
+    assert_frame_equal(found[["b"]], wanted[["b"]])
 
 
 def test_the_types_of_a_frame_are_those_of_all_rows(tmp_path):
@@ -282,6 +320,51 @@ def test_few_windows_are_in_memory_at_a_time(store, tmp_path, engine, monkeypatc
     assert len(fits) == rows
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[1.0] * 500] * 600,
+        [[1] * (10 + i) for i in range(600)],
+        ["the same words " * 50] * 600,
+        [b"the same bytes" * 50] * 600,
+        [{"u": 1.0, "v": [2.0, 3.0], "w": "text"}] * 600,
+        [[{"u": 1.0}] * 20] * 600,
+        [None] * 300 + [[1.0] * 40] * 300,
+    ],
+    ids=["lists", "longer and longer", "text", "bytes", "structs", "lists of structs", "lists and gaps"],
+)
+def test_a_window_takes_no_more_than_it_may(cells, tmp_path, monkeypatch):
+    """What repeats takes next to nothing in the file."""
+    limit = 1 << 16
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 10_000)
+    monkeypatch.setattr(reading, "WINDOW_BYTES", limit)
+    path = tmp_path / "data.parquet"
+    pd.DataFrame({"a": cells, "b": 1.0}).to_parquet(path, row_group_size=150)
+    rows = ParquetRows(path)
+    assert rows.window < len(rows)
+    frames = [frame for _, frame in rows.frames(0, len(rows))]
+    sizes = [sum(map(taken, frame["a"])) for frame in frames]
+    assert max(sizes) < 1.2 * limit
+    assert max(sizes) > limit / 8
+    wanted = read_data(pd.read_parquet(path))
+    np.testing.assert_array_equal(rows.fingerprints(), wanted.fingerprints())
+
+
+def taken(cell):
+    if isinstance(cell, dict):
+        return sys.getsizeof(cell) + sum(map(taken, cell.values()))
+    if isinstance(cell, np.ndarray):
+        return 112 + cell.nbytes + (sum(map(taken, cell)) if cell.dtype == object else 0)
+    return len(cell) if isinstance(cell, (str, bytes)) else sys.getsizeof(cell)
+
+
+def test_numbers_come_in_windows_as_long_as_they_may_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 10_000)
+    monkeypatch.setattr(reading, "WINDOW_BYTES", 100 * 12 * 8)
+    decays(1000).reset_index(drop=True).to_parquet(tmp_path / "data.parquet", row_group_size=70)
+    assert ParquetRows(tmp_path / "data.parquet").window == 100
+
+
 def test_a_file_that_is_damaged_further_on(tmp_path):
     path = tmp_path / "data.parquet"
     decays().to_parquet(path, row_group_size=9, compression="none")
@@ -311,11 +394,60 @@ def test_reading_that_was_interrupted_begins_anew(file, monkeypatch):
     assert_frame_equal(rows.block(np.arange(40)).frame, decays(), check_exact=True)
 
 
-def test_a_file_that_changes_while_it_is_fitted(file):
+def test_a_file_that_changes_after_it_was_fitted(file):
     fits = parfit.fit(file, residuals, START, executor="serial", engine="rows")
     decays(12).to_parquet(file)
     with pytest.raises(InvalidInputError, match="has changed since this fit was begun"):
         fits.refit("all")
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size // 3)
+
+
+def written_anew_in_place(path):
+    """Of the same layout, so that what is read on is sound, and of other data."""
+    size = path.stat().st_size
+    (decays() + 1).to_parquet(path, row_group_size=9, compression="none")
+    assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("change", [cut_short, written_anew_in_place, Path.unlink])
+@pytest.mark.parametrize("store", [None, "fits.parquet"])
+def test_a_file_that_changes_while_it_is_fitted(tmp_path, change, store):
+    path, fitted = tmp_path / "data.parquet", []
+    decays().to_parquet(path, row_group_size=9, compression="none")
+    os.utime(path, (1e9, 1e9))
+
+    def objective(p, row):
+        if not fitted:
+            change(path)
+        fitted.append(row.name)
+        return residuals(p, row)
+
+    more = {} if store is None else {"store": tmp_path / store}
+    with pytest.raises(InvalidInputError, match=r"data.parquet has changed since this fit was begun"):
+        parfit.fit(path, objective, START, executor="serial", engine="rows", **more)
+    assert set(fitted) <= set(decays().index[:WINDOW])
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_file_that_ends_too_soon(file, monkeypatch, changed):
+    rows = ParquetRows(file)
+    monkeypatch.setattr(rows, "batches", lambda *_: iter(()))
+    if changed:
+        os.utime(file, (1e9, 1e9))
+    text = "has changed since this fit was begun" if changed else "it has fewer rows than it says"
+    with pytest.raises(InvalidInputError, match=rf"data.parquet .*{text}"):
+        rows.one(5)
+
+
+def test_labels_of_a_file_that_changes_are_not_those_of_both(file):
+    rows = ParquetRows(file)
+    decays(40).set_axis([f"n{i}" for i in range(40)]).to_parquet(file)
+    os.utime(file, (1e9, 1e9))
+    with pytest.raises(InvalidInputError, match="has changed since this fit was begun"):
+        _ = rows.labels
 
 
 # ---- what is refused
@@ -327,10 +459,6 @@ def test_what_cannot_be_read(tmp_path):
     (tmp_path / "data.csv").write_text("a,b\n1,2\n")
     by_key = tmp_path / "by_key"
     decays(4).assign(year=[1, 1, 2, 2]).to_parquet(by_key, partition_cols=["year"])
-    other = tmp_path / "other"
-    other.mkdir()
-    decays(4).to_parquet(other / "a.parquet")
-    decays(4).rename(columns={"y0": "z"}).to_parquet(other / "b.parquet")
     decays(4).to_parquet(tmp_path / "fine.parquet")
     filtered = ds.dataset(tmp_path / "fine.parquet").filter(ds.field("y0") > 1.5)
     for data, kind, text in (
@@ -340,10 +468,9 @@ def test_what_cannot_be_read(tmp_path):
         (tmp_path / "data.csv", InvalidTypeError, "read it first, for example with pandas.read_csv"),
         ("nowhere.csv", InvalidTypeError, "read it first"),
         (by_key, InvalidInputError, r"partitioned, with a column in the names of its folders \(year=1\)"),
-        (other, InvalidInputError, "differ in their columns: .*b.parquet is not as .*a.parquet"),
         (filtered, InvalidTypeError, "filtered dataset"),
         (pq.ParquetFile(tmp_path / "fine.parquet"), InvalidTypeError, r"pyarrow.*ParquetFile is not understood"),
-        (ds.dataset(tmp_path / "data.csv", format="csv"), InvalidTypeError, "is not understood: a path of a Parquet"),
+        (ds.dataset(tmp_path / "data.csv", format="csv"), InvalidTypeError, "of other files than Parquet: a path of"),
     ):
         with pytest.raises(kind, match=text):
             parfit.fit(data, residuals, START)

@@ -133,9 +133,9 @@ def fit(
         Where solutions are kept; by default in memory. A path is that of a SQLite file: what is finished is in it
         within a second, whatever becomes of this process, and the same call again fits only what is missing, and
         datasets that have changed, whatever their order. `parfit.open_store` reads it at any time. A file with fits of
-        another objective, or with other options, is refused. A path that ends in ``.parquet`` is that of a folder of
-        Parquet files, each written when its part of the table is done: no more than that is in memory, and what is
-        returned is a `PartedFits`.
+        another objective, or with other options, is refused. A path that ends in ``.parquet`` or ``.pq`` is that of a
+        folder of Parquet files, each written when its part of the table is done: no more than that is in memory, and
+        what is returned is a `PartedFits`.
     retry_failed : bool
         Fit again what is in the store and did not converge.
     warm_start : bool

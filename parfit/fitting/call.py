@@ -300,7 +300,7 @@ class Call:
 
 def is_in_parts(store: Any) -> bool:
     """Whether a store is a folder of Parquet files."""
-    return isinstance(store, (str, os.PathLike)) and Path(store).suffix.lower() == ".parquet"
+    return isinstance(store, (str, os.PathLike)) and Path(store).suffix.lower() in (".parquet", ".pq")
 
 
 def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:

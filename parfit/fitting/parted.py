@@ -37,10 +37,10 @@ from parfit.core.windows import Windows, cut
 from parfit.fitting.kinds import MismatchWatch
 from parfit.fitting.part import TRACEBACKS, as_part, column, first_kind, footer_of, reconciled, with_kept
 from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
-from parfit.fitting.stored import fingerprints_of, identity_of, store_for
+from parfit.fitting.stored import fingerprints_of, identity_of, open_store, store_for, structure_of
 from parfit.parted import PartedFits
 from parfit.stores import MemoryStore
-from parfit.stores.parts import Manifest, Parts, read_footers, read_manifest
+from parfit.stores.parts import Manifest, Parts, read_footers, read_manifest, rows_files
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -58,11 +58,32 @@ _TEXTS = 1000
 
 def open_parts(path: Path) -> PartedFits:
     """The fits in a folder, also while another process writes it."""
-    manifest, footers = read_manifest(path), read_footers(path)
+    manifest, rows = read_manifest(path), _under_way(path)
+    footers = read_footers(path)  # after the others: a part that is finished meanwhile is in one of them
+    rows = {k: found for k, found in rows.items() if k not in footers}
     facts = manifest.identity.facts
     made = f"written by parfit {facts['versions'].get('parfit')}"
-    seconds = float(sum(footer["seconds"] for footer in footers.values()))
-    return PartedFits(path, manifest, footers, Origin(facts.get("engine") or "rows", made, seconds, f"store {path}"))
+    known = [*footers.values(), *(footer for _, footer in rows.values())]
+    seconds = float(sum(footer["seconds"] for footer in known))
+    origin = Origin(facts.get("engine") or "rows", made, seconds, f"store {path}")
+    return PartedFits(path, manifest, footers, origin, rows)
+
+
+def _under_way(path: Path) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
+    """The rows that are finished of the parts that are not, and what would be in their footers."""
+    found = {}
+    structure = structure_of(read_manifest(path).identity.facts)
+    for number, file in rows_files(path).items():
+        try:
+            fits = open_store(file)
+        except StoreError:  # nothing is in it yet, or it is gone: its part is finished, or fitted again
+            continue
+        done = (fits.status != Status.NOT_RUN.value).to_numpy()
+        if done.any():
+            frame, footer = as_part(fits.columns_copy(), fits.labels, structure)
+            counts = {status: count for status, count in footer["counts"].items() if status != Status.NOT_RUN.value}
+            found[number] = frame[done], {**footer, "counts": counts, "rows": int(done.sum())}
+    return found
 
 
 def fit_in_parts(call: Call) -> PartedFits:
@@ -81,7 +102,8 @@ def fit_in_parts(call: Call) -> PartedFits:
         def result() -> PartedFits:
             engine, where = call.engine_of(plan)
             origin = Origin(parts.engine or engine, reason, time.perf_counter() - begin, where)
-            return PartedFits(parts.path, parts.manifest, dict(parts.footers), origin)
+            rows = {k: found for k, found in _under_way(parts.path).items() if k not in parts.footers}
+            return PartedFits(parts.path, parts.manifest, dict(parts.footers), origin, rows)
 
         try:
             with _Filling(call, parts) as store:

@@ -29,11 +29,12 @@ from parfit.stores.lock import Lock
 from parfit.stores.opening import refuse_another
 from parfit.stores.reading import Argument, Identity
 
-__all__ = ["Manifest", "Parts", "is_parts", "read_footers", "read_manifest"]
+__all__ = ["Manifest", "Parts", "is_parts", "read_footers", "read_manifest", "rows_files"]
 
 FORMAT = 2
 _MANIFEST = "_parfit.json"
 _PART = re.compile(r"part-(\d+)\.parquet")
+_UNDER_WAY = re.compile(r"_rows-(\d+)\.db")
 _ROWS = re.compile(r"_rows-\d+\.db.*|.*\.unfinished")
 #: Under which a footer has what is to know of a part.
 _KEY = b"parfit"
@@ -86,6 +87,11 @@ def read_footers(path: Path) -> dict[int, dict[str, Any]]:
     """What is to know of each part that is whole, by its number."""
     each = ((number, _footer(_part(path, number))) for number in _numbers(path))
     return {number: footer for number, footer in each if footer is not None}
+
+
+def rows_files(path: Path) -> dict[int, Path]:
+    """The files of parts that are not finished, by their numbers."""
+    return {int(found[1]): p for p in sorted(path.iterdir()) if (found := _UNDER_WAY.fullmatch(p.name))}
 
 
 def _numbers(path: Path) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import time
 import warnings
 
@@ -110,6 +112,29 @@ def test_no_data(folder):
     assert len(found) == 0
     assert list(table(folder)) == list(fit(decays(3), None).to_frame())
     assert not len(table(folder))
+
+
+def test_the_other_ending_of_such_files(folder):
+    found = fit(decays(13), folder.with_suffix(".pq"))
+    assert isinstance(found, parfit.PartedFits)
+    assert_same_table(table(folder.with_suffix(".pq")), whole(decays(13)))
+
+
+def test_what_only_fits_in_memory_have_is_said(folder):
+    found, fits = fit(decays(13), folder), fit(decays(13), None)
+    others = {name for name in dir(fits) if not name.startswith("_")} - set(dir(found))
+    assert {"params", "summary", "status", "refit", "to_frame", "cov"} <= others
+    said = re.escape("as its table is in files: .frames() gives it a part at a time, and pandas.read_parquet(")
+    for name in others:
+        with pytest.raises(AttributeError, match=rf"a PartedFits has no \.{name}, {said}"):
+            getattr(found, name)
+    with pytest.raises(AttributeError, match="a PartedFits has no 'parms'"):
+        _ = found.parms
+    for wrong in (lambda: found["r0"], lambda: found[0], lambda: list(found)):
+        with pytest.raises(TypeError, match=said):
+            wrong()
+    again = pickle.loads(pickle.dumps(found))
+    assert again.counts.equals(found.counts)
 
 
 # ---- what is said of the whole

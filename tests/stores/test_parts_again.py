@@ -16,10 +16,10 @@ from parfit import (
     InvalidTypeError,
     StoreError,
     StoreMismatchError,
-    parquet,
 )
 from parfit.fitting import parted
 from parfit.parquet import ParquetRows
+from parfit.parquet import rows as reading
 from parfit.stores.parts import Parts
 from tests.stores.in_parts import assert_same_table, fit, names, table, whole
 from tests.stores.test_resume import Counting, decays, residuals
@@ -56,15 +56,34 @@ class Interrupting:
 def test_an_interrupted_call_goes_on_where_it_was(folder):
     with pytest.raises(FitInterrupted, match="interrupted with 20 of 33 datasets in parts that are finished") as caught:
         fit(decays(33), folder, progress=Interrupting(24))
-    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
     assert len(table(folder)) == 20
-    assert parfit.open_store(folder).counts.to_dict() == {"converged": 20, "not_run": 13}
+    wanted = whole(decays(33))
+    for found in (caught.value.fits, parfit.open_store(folder)):
+        assert found.counts.to_dict() == {"converged": 24, "not_run": 9}  # of the part under way, too
+        frames = list(found.frames())
+        assert list(map(len, frames)) == [10, 10, 4]
+        assert_same_table(pd.concat(frames), wanted.iloc[:24])
+        assert len(found.files) == 2
     count = Counting()
     assert fit(decays(33), folder, progress=count).counts.to_dict() == {"converged": 33}
-    assert count.fitted == 33 - 24  # of the part under way, too
+    assert count.fitted == 33 - 24
     assert count.done[-1] == 33
     assert_same_table(table(folder), whole(decays(33)))
     assert names(folder) == ["_parfit.json", *(f"part-0000{i}.parquet" for i in range(4))]
+
+
+def test_errors_of_a_part_under_way_are_known(folder):
+    def objective(p, row):
+        if row.name == "r21":
+            raise ValueError("no data")
+        return residuals(p, row)
+
+    with pytest.raises(FitInterrupted) as caught:
+        fit(decays(33), folder, objective, progress=Interrupting(24))
+    for found in (caught.value.fits, parfit.open_store(folder)):
+        assert found.counts.to_dict() == {"converged": 23, "error": 1, "not_run": 9}
+        assert found.errors["position"].tolist() == [21]
+        assert list(found.frames())[2]["status"].tolist() == ["converged", "error", "converged", "converged"]
 
 
 def test_rows_under_way_of_other_data_give_way(folder):
@@ -255,7 +274,7 @@ def test_where_a_part_cannot_be_written_the_others_stay(folder, monkeypatch):
     with pytest.raises(StoreError, match="cannot be written: No space left on device") as caught:
         fit(decays(33), folder)
     monkeypatch.undo()
-    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
+    assert caught.value.fits.counts.to_dict() == {"converged": 30, "not_run": 3}  # in rows
     assert len(table(folder)) == 20
 
 
@@ -274,7 +293,7 @@ def test_labels_of_a_file_are_not_read_as_a_whole(folder, tmp_path, engine, monk
 
 
 def test_parts_of_many_windows(folder, tmp_path, engine, monkeypatch):
-    monkeypatch.setattr(parquet, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 3)
     data = decays(33).rename(columns=str)
     data.to_parquet(tmp_path / "data.parquet")
     fit(tmp_path / "data.parquet", folder, engine=engine)

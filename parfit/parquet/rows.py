@@ -1,6 +1,8 @@
 """Rows of Parquet files as datasets, a window of them in memory at a time.
 
-    files ─▶ row groups ─▶ batches, in order, as they are wanted ─▶ a window of rows as a frame ─▶ blocks
+    source ─▶ files ─▶ row groups ─▶ batches, in order, as they are wanted ─▶ a window of rows as a frame ─▶ blocks
+
+Which files these are is decided in `parfit.parquet.source`, and how long a window is in `parfit.parquet.sizes`.
 
 A row is what `pandas.read_parquet` of the same files would have there: its labels, its columns and their types, which
 may hang on rows far away (whole numbers of which one is missing anywhere are real numbers everywhere).
@@ -8,12 +10,11 @@ may hang on rows far away (whole numbers of which one is missing anywhere are re
 
 from __future__ import annotations
 
-import os
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 
 from parfit.core.blocks import DataBlock, FrameBlock
 from parfit.core.data import Datasets, read_data
-from parfit.core.errors import InvalidInputError, InvalidTypeError, missing_package
+from parfit.core.errors import InvalidInputError, missing_package
 from parfit.core.windows import cut
+from parfit.parquet.gaps import Gaps
+from parfit.parquet.sizes import Sizes
+from parfit.parquet.source import source_of, way_to
 
-__all__ = ["ParquetRows", "is_parquet"]
+__all__ = ["ParquetRows"]
 
 Positions = NDArray[np.intp]
 
@@ -33,35 +37,30 @@ Positions = NDArray[np.intp]
 WINDOW_BYTES, WINDOW_ROWS = 1 << 26, 1 << 17
 #: A window, and the one before it, which others may not have done with.
 _KEPT = 2
-_ENDINGS = (".parquet", ".pq")
-_MAGIC = b"PAR1"
 #: What is read at once of a column, bytes, and rows that are taken apart at once; row groups may be of any size.
 _BUFFER, _BATCH = 1 << 20, 1 << 16
 
 
-def is_parquet(data: Any) -> bool:
-    """Whether data are Parquet files: a path that says so, a folder, a file that begins so, or what PyArrow has."""
-    if type(data).__module__.startswith(("pyarrow._dataset", "pyarrow.parquet")):
-        return True
-    if not isinstance(data, (str, os.PathLike)) or "\0" in str(data):
-        return False
-    path = Path(data)
-    try:
-        if path.suffix.lower() in _ENDINGS or path.is_dir():
-            return True
-        with open(path, "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
-
-
 class _File(NamedTuple):
-    """A file: its number of rows, where each row group begins, and what tells whether it has changed."""
+    """A file.
+
+    Attributes
+    ----------
+    path, rows
+        Where it is, and how many rows it has.
+    groups
+        Where each row group begins.
+    state
+        What tells whether it has changed.
+    places
+        Where each column is, if not as in the others; None where all is.
+    """
 
     path: str
     rows: int
     groups: NDArray[np.intp]
     state: Any
+    places: list[int] | None
 
 
 class ParquetRows(Datasets):
@@ -88,36 +87,47 @@ class ParquetRows(Datasets):
             raise missing_package("pyarrow", "reading Parquet files", "parquet") from None
         self._pa = pyarrow
         self.owner = source
-        self._system, paths = _files_of(source)
+        self._system, paths, self.schema = source_of(source)
+        self._said_by = "the schema of the dataset"
         self._files: list[_File] = []
-        #: Whether a column of whole numbers or truth values has a gap anywhere.
-        self._gaps: dict[str, bool] = {}
-        size = 0
+        self._gaps = Gaps(pyarrow)
+        sizes = Sizes(pyarrow)
         for path in paths:
-            size += self._look_at(path)
+            self._look_at(path, sizes)
         self._begins = np.cumsum([0, *(file.rows for file in self._files)])
         self._length = int(self._begins[-1])
         self._lock = threading.RLock()
         self._windows: OrderedDict[int, pd.DataFrame] = OrderedDict()
         self._reader = _Reader(self)
-        self.form = self._form()
-        own = sum(getattr(dtype, "itemsize", 16) for dtype in self.form.dtypes)
-        row = max(own, size // max(self._length, 1), 1)
-        self.window = max(1, min(WINDOW_ROWS, WINDOW_BYTES // row))
+        self._levels = self._read_levels()
+        #: A row with the types of all.
+        self.form: pd.DataFrame = self._gaps.row(self.schema).to_pandas()
+        self._typed_as = self.form.index
+        self.form.index = self._numbered(self.form, 0)
+        plain = sum(getattr(dtype, "itemsize", 16) for dtype in self.form.dtypes)
+        self.window = sizes.window(WINDOW_ROWS, WINDOW_BYTES, plain)
 
     def __len__(self) -> int:
         return self._length
 
     @cached_property
     def labels(self) -> pd.Index[Any]:  # type: ignore[override]
-        found = self._range
-        if found is None:
-            with self._lock:
-                names = [name for name in self._index_columns if isinstance(name, str)]
-                tables = [self._opened(i).read(columns=names) for i in range(len(self._files))]
-                frame = self._pa.concat_tables(tables).to_pandas()
-                found = frame.index
-        return found
+        names = [level for level in self._levels if isinstance(level, str)]
+        if not names:
+            return self._numbered(pd.DataFrame(index=range(self._length)), 0)
+        with self._lock:
+            chosen = self._pa.schema([self.schema.field(name) for name in names], metadata=self.schema.metadata)
+            tables = []
+            for number, file in enumerate(self._files):
+                try:
+                    table = self._opened(number).read(columns=names)
+                except (self._pa.ArrowException, OSError) as exc:
+                    self._refuse_changed(file)
+                    raise self._unreadable(file.path, exc) from exc
+                self._refuse_changed(file)
+                columns = [self._as_wanted(table.column(f.name), f.type) for f in chosen]
+                tables.append(self._pa.Table.from_arrays(columns, schema=chosen))
+            return self._numbered(self._pa.concat_tables(tables).to_pandas(), 0)
 
     def block(self, positions: Positions) -> DataBlock:
         with self._lock:
@@ -146,62 +156,58 @@ class ParquetRows(Datasets):
 
     # ---- what the files say of themselves
 
-    def _look_at(self, path: str) -> int:
-        """Note a file; the bytes of its numbers."""
+    def _look_at(self, path: str, sizes: Sizes) -> None:
+        """Note a file, and what its rows take."""
+        state = self._state(path)
         file = self._parquet(path)
         metadata, schema = file.metadata, file.schema_arrow
-        if not self._files:
-            self.schema = schema
-        elif not schema.equals(self.schema, check_metadata=False):
-            raise InvalidInputError(f"the files differ in their columns: {path} is not as {self._files[0].path}")
+        if self.schema is None:
+            self.schema, self._said_by = schema, path
+        places = way_to(self.schema, schema, path, self._said_by)
         groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
         begins = np.cumsum([0, *(group.num_rows for group in groups)])
-        places = {metadata.schema.column(j).path: j for j in range(metadata.num_columns)}
-        for field in schema:
-            if self._is_exact(field) and not self._gaps.get(field.name):
-                chunks = [group.column(places[field.name]) for group in groups]
-                known = [
-                    c.statistics.null_count if c.statistics and c.statistics.has_null_count else None for c in chunks
-                ]
-                gaps = any(known) or (None in known and self._has_gaps(file, field.name))
-                self._gaps[field.name] = gaps
-        self._files.append(_File(path, metadata.num_rows, begins, self._state(path)))
-        return sum(group.total_byte_size for group in groups)
+        try:
+            sizes.add(file)
+            self._gaps.add(file)
+        except (self._pa.ArrowException, OSError) as exc:
+            raise self._unreadable(path, exc) from exc
+        same = schema.equals(self.schema, check_metadata=False)
+        self._files.append(_File(path, metadata.num_rows, begins, state, None if same else places))
 
-    def _is_exact(self, field: Any) -> bool:
-        """Whether the type of a column hangs on its gaps."""
-        kinds = self._pa.types
-        return bool(kinds.is_integer(field.type) or kinds.is_boolean(field.type))
+    def _read_levels(self) -> list[str | pd.RangeIndex]:
+        """What the labels are of: columns, and numbers that are in no column; leaves the columns to PyArrow.
 
-    def _has_gaps(self, file: Any, name: str) -> bool:
-        """The same by reading the column, where a file does not say."""
-        return any(batch.column(0).null_count for batch in file.iter_batches(columns=[name]))
+        PyArrow leaves out numbers that are not as many as the rows, and a window has fewer than all.
+        """
+        said = (self.schema.pandas_metadata or {}).get("index_columns", [])
+        levels: list[str | pd.RangeIndex] = []
+        for level in said:
+            if isinstance(level, str):
+                levels.append(level)
+            else:
+                numbers = pd.RangeIndex(level["start"], level["stop"], level["step"], name=level["name"])
+                levels += [numbers] * (len(numbers) == self._length)
+        if said:
+            kept = [level for level in levels if isinstance(level, str)]
+            told = json.dumps({**self.schema.pandas_metadata, "index_columns": kept})
+            self.schema = self.schema.with_metadata({**self.schema.metadata, b"pandas": told.encode()})
+        return levels or [pd.RangeIndex(self._length)]
 
-    def _form(self) -> pd.DataFrame:
-        """A row with the types of all: one of gaps, but where there are none."""
-        pa = self._pa
-        cells = []
-        for field in self.schema:
-            exact = self._is_exact(field) and not self._gaps.get(field.name)
-            cells.append(pa.array([0 if exact else None]).cast(field.type) if exact else pa.nulls(1, field.type))
-        made: pd.DataFrame = pa.Table.from_arrays(cells, schema=self.schema).to_pandas()
-        return made
-
-    @property
-    def _index_columns(self) -> list[Any]:
-        return list((self.schema.pandas_metadata or {}).get("index_columns", []))
-
-    @cached_property
-    def _range(self) -> pd.RangeIndex | None:
-        """The labels, where they are not in a column."""
-        said = self._index_columns
-        if any(isinstance(name, str) for name in said):
-            return None
-        for range_ in said:
-            made = pd.RangeIndex(range_["start"], range_["stop"], range_["step"], name=range_["name"])
-            if len(made) == self._length:
-                return made
-        return pd.RangeIndex(self._length)
+    def _numbered(self, frame: pd.DataFrame, start: int) -> pd.Index[Any]:
+        """The labels of a frame whose rows are those from `start` on, with the levels that are in no column."""
+        there = iter(range(frame.index.nlevels))
+        stop = start + len(frame)
+        levels: list[pd.Index[Any]] = [
+            frame.index.get_level_values(next(there))
+            if isinstance(level, str)
+            else (level[start:stop] if len(self) else pd.RangeIndex(stop, name=level.name))
+            for level in self._levels
+        ]
+        if len(levels) == 1:
+            return levels[0]
+        if not any(isinstance(level, pd.RangeIndex) for level in self._levels):
+            return frame.index
+        return pd.MultiIndex.from_arrays(levels, names=[level.name for level in levels])
 
     # ---- reading
 
@@ -233,16 +239,33 @@ class ParquetRows(Datasets):
         return self._windows[number]
 
     def _as_frame(self, start: int, stop: int) -> pd.DataFrame:
-        frame: pd.DataFrame = self._reader.table(start, stop).to_pandas()
+        table, inside = self._reader.table(start, stop), self._gaps.inside
+        if inside:
+            table = self._pa.concat_tables([table, self._gaps.row(self.schema)])
+            for j, field in enumerate(self.schema):
+                if field.name in inside:  # in one piece, each of which PyArrow looks at by itself
+                    table = table.set_column(j, field, self._pa.concat_arrays(table.column(j).chunks))
+        frame: pd.DataFrame = table.to_pandas()
+        if inside:
+            frame = frame.iloc[: stop - start].copy()
         assert self.form is not None
         for i, wanted in enumerate(self.form.dtypes):
             if frame.dtypes.iloc[i] != wanted and not isinstance(wanted, pd.CategoricalDtype):
                 frame.isetitem(i, frame.iloc[:, i].astype(wanted).array)
-        if self._range is not None:
-            frame.index = self._range[start:stop]
-        elif frame.index.nlevels == 1 and not isinstance(wanted := self.form.index.dtype, pd.CategoricalDtype):
-            frame.index = frame.index.astype(wanted)
+        frame.index = self._numbered(frame.set_axis(self._typed(frame.index)), start)
         return frame
+
+    def _typed(self, index: pd.Index[Any]) -> pd.Index[Any]:
+        """Labels that are in columns, of the types that they have in all rows."""
+        form = self._typed_as
+        if isinstance(index, pd.MultiIndex):
+            assert isinstance(form, pd.MultiIndex)
+            typed = [
+                level if isinstance(wanted.dtype, pd.CategoricalDtype) else level.astype(wanted.dtype)
+                for level, wanted in zip(index.levels, form.levels, strict=True)
+            ]
+            return index.set_levels(typed)  # type: ignore[arg-type]
+        return index if isinstance(form.dtype, pd.CategoricalDtype) else index.astype(form.dtype)
 
     def table_of(self, batches: list[Any]) -> Any:
         """Batches as one table."""
@@ -251,9 +274,20 @@ class ParquetRows(Datasets):
     def _opened(self, number: int) -> Any:
         """A file, as it was when it was first looked at."""
         file = self._files[number]
+        self._refuse_changed(file)
+        return self._parquet(file.path)
+
+    def refuse_changed(self, start: int, stop: int) -> None:
+        """Raise `InvalidInputError` where a file that has some of the rows is not as it was: they may be new ones."""
+        for number in range(self.group_of(start)[0], self.group_of(stop - 1)[0] + 1):
+            self._refuse_changed(self._files[number])
+
+    def _refuse_changed(self, file: _File) -> None:
         if self._state(file.path) != file.state:
             raise InvalidInputError(f"{file.path} has changed since this fit was begun: call parfit.fit again")
-        return self._parquet(file.path)
+
+    def _as_wanted(self, column: Any, kind: Any) -> Any:
+        return column if column.type.equals(kind) else column.cast(kind)
 
     def _state(self, path: str) -> Any:
         info = self._system.get_file_info(path)
@@ -270,6 +304,11 @@ class ParquetRows(Datasets):
         first = str(exc).partition("\n")[0]
         return InvalidInputError(f"data: {path} cannot be read as a Parquet file: {first}")
 
+    def ended(self, position: int) -> InvalidInputError:
+        """The error of files that have no more rows from a position on."""
+        path = self._files[self.group_of(position)[0]].path
+        return InvalidInputError(f"data: {path} cannot be read as a Parquet file: it has fewer rows than it says")
+
     def group_of(self, position: int) -> tuple[int, int, int]:
         """Which file and row group a position is in, and the position where that begins."""
         number = int(np.searchsorted(self._begins, position, side="right")) - 1
@@ -283,11 +322,18 @@ class ParquetRows(Datasets):
         assert self.window is not None
         while number < len(self._files):
             file, groups = self._opened(number), list(range(first, len(self._files[number].groups) - 1))
+            places = self._files[number].places
             try:
-                yield from file.iter_batches(batch_size=min(self.window, _BATCH), row_groups=groups)
+                for batch in file.iter_batches(batch_size=min(self.window, _BATCH), row_groups=groups):
+                    yield batch if places is None else self._in_place(batch, places)
             except (self._pa.ArrowException, OSError) as exc:
                 raise self._unreadable(self._files[number].path, exc) from exc
             number, first = number + 1, 0
+
+    def _in_place(self, batch: Any, places: list[int]) -> Any:
+        """A batch with its columns where the others have them."""
+        columns = [self._as_wanted(batch.column(j), f.type) for f, j in zip(self.schema, places, strict=True)]
+        return self._pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
 class _Part(Datasets):
@@ -324,9 +370,13 @@ class _Reader:
     def table(self, start: int, stop: int) -> Any:
         """The rows from `start` to `stop` (exclusive)."""
         try:
-            return self._rows.table_of(list(self._parts(start, stop)))
-        except BaseException:  # in the middle, by a Ctrl-C: the next begins anew
+            found = self._rows.table_of(list(self._parts(start, stop)))
+            self._rows.refuse_changed(start, stop)
+            return found
+        except BaseException as exc:  # in the middle, by a Ctrl-C: the next begins anew
             self._batches = None
+            if isinstance(exc, Exception):  # which may be anything, where another writes the file
+                self._rows.refuse_changed(start, stop)
             raise
 
     def _parts(self, start: int, stop: int) -> Iterator[Any]:
@@ -334,49 +384,12 @@ class _Reader:
         if self._batches is None or not begin <= self._at <= start:
             self._left, self._at, self._batches = None, begin, self._rows.batches(number, group)
         while self._at < stop:
-            batch = self._left if self._left is not None else next(self._batches)
+            batch = self._left if self._left is not None else next(self._batches, None)
+            if batch is None:
+                raise self._rows.ended(self._at)
             end = self._at + len(batch)
             low, high = max(start - self._at, 0), min(stop, end) - self._at
             if low < high:
                 yield batch.slice(low, high - low)
             self._left = batch.slice(high) if end > stop else None
             self._at = min(end, stop)
-
-
-def _files_of(source: Any) -> tuple[Any, list[str]]:
-    """The file system, and the paths of the files."""
-    import pyarrow.dataset
-    import pyarrow.fs
-
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.exists():
-            raise InvalidInputError(f"data: there is no file or folder {path}")
-        found = (
-            sorted(str(p) for p in path.rglob("*") if p.is_file() and _is_data(p, path)) if path.is_dir() else [path]
-        )
-        if not found:
-            raise InvalidInputError(f"data: the folder {path} has no Parquet files")
-        if inner := next((p.parent.name for p in map(Path, found) if "=" in p.parent.name), None):
-            raise InvalidInputError(
-                f"data: {path} is partitioned, with a column in the names of its folders ({inner}): give one of them, "
-                "or write that column into the files"
-            )
-        return pyarrow.fs.LocalFileSystem(), list(map(str, found))
-    fragments = getattr(source, "fragments", None)  # of a ParquetDataset
-    if fragments is None and isinstance(source, pyarrow.dataset.FileSystemDataset):
-        try:
-            fragments = list(source.get_fragments())
-        except ValueError as exc:
-            raise InvalidTypeError(f"data is a filtered dataset, which cannot be read in windows: {exc}") from exc
-    if not fragments or not all(isinstance(f, pyarrow.dataset.ParquetFileFragment) for f in fragments):
-        raise InvalidTypeError(
-            f"data of type {type(source).__module__}.{type(source).__name__} is not understood: a path of a Parquet "
-            "file or a folder of them, or pyarrow.dataset.dataset(…) of such"
-        )
-    return fragments[0].filesystem, [fragment.path for fragment in fragments]
-
-
-def _is_data(path: Path, folder: Path) -> bool:
-    """As PyArrow has it: names that begin with a dot or an underscore are no data."""
-    return path.suffix.lower() in _ENDINGS and not any(p.startswith((".", "_")) for p in path.relative_to(folder).parts)
