@@ -228,9 +228,9 @@ class DaskCrew(ClusterCrew):
         for tries in itertools.count(1):
             try:
                 (shared,) = self._client.scatter([thing], hash=False)
-            except OSError:  # there is no worker to hold it, for now; or it died while it was given it
+            except OSError as exc:  # there is no worker to hold it, for now; or it died while it was given it
                 if self._client.status != "running" or tries == _SHARED:
-                    raise
+                    raise SetupError(f"workers of the Dask cluster cannot be given what they need: {exc}") from exc
                 self._meet()
             else:
                 return shared

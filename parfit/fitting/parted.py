@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parfit.core.data import Datasets
-from parfit.core.errors import FitInterrupted, ParfitWarning, StoreError, StoreMismatchError
+from parfit.core.errors import FitError, FitInterrupted, ParfitWarning, StoreError, StoreMismatchError, shown
 from parfit.core.fingerprint import digest
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
@@ -41,6 +41,7 @@ from parfit.fitting.stored import fingerprints_of, identity_of, open_store, stor
 from parfit.parted import PartedFits
 from parfit.stores import MemoryStore
 from parfit.stores.parts import Manifest, Parts, read_footers, read_manifest, rows_files
+from parfit.stores.reading import UnreadableError
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -52,6 +53,8 @@ Positions = NDArray[np.intp]
 
 #: What the solutions of a part take in memory, bytes, and how many rows it has at most.
 PART_BYTES, PART_ROWS = 1 << 26, 1 << 17
+#: What `on_error="raise"` raises for.
+_RAISED = [s.value for s in (Status.ERROR, Status.INVALID, Status.NONFINITE, Status.TIMEOUT, Status.WORKER_LOST)]
 #: So many different warnings are counted.
 _TEXTS = 1000
 
@@ -108,6 +111,8 @@ def fit_in_parts(call: Call) -> PartedFits:
         try:
             with _Filling(call, parts) as store:
                 work = store.survey()
+                if call.on_error == "raise" and not call.given["retry_failed"]:
+                    _raise_if_failed_before(parts)
                 plan, reason = call.choose(work, store)
                 if len(work):
                     store.settle(call.engine_of(plan)[0])
@@ -131,6 +136,17 @@ def fit_in_parts(call: Call) -> PartedFits:
         fits = result()
         _say_in_sum(fits, parts, len(work), store.warned, call.datasets.hint)
     return fits
+
+
+def _raise_if_failed_before(parts: Parts) -> None:
+    """Raise `FitError` for the first dataset that failed in an earlier call."""
+    for k in sorted(parts.footers):
+        if any(parts.footers[k]["counts"].get(status) for status in _RAISED):
+            frame = parts.read(k)
+            at = int(frame["status"].isin(_RAISED).to_numpy().argmax())
+            status, message = frame["status"].iloc[at], frame["message"].iloc[at]
+            said = f"{status}: {message}" if status in (Status.INVALID.value, Status.NONFINITE.value) else message
+            raise FitError(f"dataset {shown(frame.index[at])}: {said}", frame.index[at])
 
 
 def _say_in_sum(fits: PartedFits, parts: Parts, count: int, warned: tuple[Counter[str], int], hint: str) -> None:
@@ -166,6 +182,8 @@ class _Begun:
         Of the others.
     left
         How many are still to come.
+    undone
+        Whether some of them came back undone, for the next call to have.
     opened
         What is to be closed.
     """
@@ -177,6 +195,7 @@ class _Begun:
     kept: NDArray[np.bool_]
     store: Store
     left: int
+    undone: bool = False
     opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
@@ -266,11 +285,9 @@ class _Filling(Sink):
                 begun.opened.enter_context(made)
                 made.settle("rows")
                 return made
-            except StoreError:
+            except (StoreMismatchError, UnreadableError):
                 if overwrite:
                     raise
-            except StoreMismatchError:
-                pass
         raise AssertionError("a file that is to give way does not")
 
     # ---- the work, a part after another
@@ -323,8 +340,8 @@ class _Filling(Sink):
             self._texts.update(f"{w.category}: {w.message}" for w in outcome.warnings)
             if len(self._texts) > 2 * _TEXTS:
                 self._texts = Counter(dict(self._texts.most_common(_TEXTS)))
-        if not outcome.left:  # else the next call has it, and the part
-            self._less(k, 1)
+        begun.undone |= outcome.left
+        self._less(k, 1)
 
     def put_many(self, solutions: Solutions) -> None:
         k = int(solutions.positions[0]) // self._parts.manifest.rows
@@ -333,9 +350,19 @@ class _Filling(Sink):
         self._less(k, len(solutions))
 
     def _less(self, k: int, count: int) -> None:
-        self._begun[k].left -= count
-        if not self._begun[k].left:
+        begun = self._begun[k]
+        begun.left -= count
+        if not begun.left and begun.undone:
+            self._leave(k)
+        elif not begun.left:
             self._finish(k)
+
+    def _leave(self, k: int) -> None:
+        """Let go of a part that is for the next call to finish."""
+        begun = self._begun.pop(k)
+        begun.opened.close()
+        if begun.store.columns().has(Status.NOT_RUN, Status.WORKER_LOST).all():
+            self._parts.drop_rows(k)
 
     def _finish(self, k: int) -> None:
         """Write a part that is whole, and let go of it."""

@@ -44,7 +44,7 @@ def is_parquet(data: Any) -> bool:
     if type(data).__module__.startswith(("pyarrow._dataset", "pyarrow.parquet")):
         return True
     if isinstance(data, (list, tuple)) and data and all(isinstance(one, (str, os.PathLike)) for one in data):
-        return _is_path_of_one(data[0])
+        return all(_is_file_of_one(_local(one)) for one in data if "\0" not in str(one))
     return _is_path_of_one(data) or _begins(data)
 
 
@@ -52,10 +52,11 @@ def _is_path_of_one(data: Any) -> bool:
     if not isinstance(data, (str, os.PathLike)) or "\0" in str(data):
         return False
     path = _local(data)
-    try:
-        return path.suffix.lower() in _ENDINGS or path.is_dir() or _is_marked(path)
-    except OSError:
-        return False
+    return os.path.isdir(path) or _is_file_of_one(path)
+
+
+def _is_file_of_one(path: Path) -> bool:
+    return path.suffix.lower() in _ENDINGS or (os.path.isfile(path) and _is_marked(path))
 
 
 def _is_marked(path: Path) -> bool:
@@ -214,9 +215,10 @@ def way_to(wanted: Any, found: Any, path: str, of: str) -> list[int]:
         )
     places = [found.names.index(name) for name in wanted.names]
     if len(set(places)) < len(places):
-        if wanted.names != found.names:
-            raise InvalidInputError(f"data: {path} has two columns of a name, in another order than {of}")
-        places = list(range(len(places)))
+        twice = next(name for name in found.names if found.names.count(name) > 1)
+        raise InvalidInputError(
+            f"data: {path} has two columns of the name {twice!r}, which pandas does not read either"
+        )
     for field, place in zip(wanted, places, strict=True):
         if not is_alike(field.type, found.field(place).type):
             raise InvalidInputError(

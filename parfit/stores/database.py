@@ -13,13 +13,16 @@ from typing import Any
 
 from parfit.stores.reading import APPLICATION, BUSY_S, FORMAT, PAGE
 
-__all__ = ["connected", "make_tables", "say", "synchronise_soon"]
+__all__ = ["connected", "make_tables", "say", "synchronise_soon", "wait_until_synchronised"]
 
 _TABLES = (
     "create table facts (name text primary key, value text not null, crc integer not null)",
     "create table call (name text primary key, value text not null, crc integer not null)",
     "create table blocks (id integer primary key autoincrement, body blob not null, crc integer not null)",
 )
+
+#: The threads that do so, by their files.
+_synchronising: dict[Path, threading.Thread] = {}
 
 
 def connected(path: Path, *, anew: bool) -> sqlite3.Connection:
@@ -28,10 +31,14 @@ def connected(path: Path, *, anew: bool) -> sqlite3.Connection:
         for ending in ("", "-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
     file = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    file.execute(f"pragma page_size = {PAGE}")
-    file.execute("pragma journal_mode = wal")
-    file.execute("pragma synchronous = normal")
-    file.execute("pragma wal_autocheckpoint = 0")  # the thread does
+    try:
+        file.execute(f"pragma page_size = {PAGE}")
+        file.execute("pragma journal_mode = wal")
+        file.execute("pragma synchronous = normal")
+        file.execute("pragma wal_autocheckpoint = 0")  # the thread does
+    except sqlite3.Error:
+        file.close()
+        raise
     return file
 
 
@@ -44,7 +51,7 @@ def make_tables(file: sqlite3.Connection) -> None:
 
 
 def synchronise_soon(path: Path) -> None:
-    """Have a file outlive a power failure. Nobody waits for that, but the interpreter that ends."""
+    """Have a file outlive a power failure. Who writes it next waits for that, and the interpreter that ends."""
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDWR)
 
@@ -53,10 +60,17 @@ def synchronise_soon(path: Path) -> None:
                 os.fsync(file)
             os.close(file)
 
-        thread = threading.Thread(target=synchronise, name="parfit store")
+        thread = _synchronising[path] = threading.Thread(target=synchronise, name="parfit store")
         thread.start()
         if os.name != "posix":  # where a file that is open cannot be removed
-            thread.join()
+            wait_until_synchronised(path)
+
+
+def wait_until_synchronised(path: Path) -> None:
+    """Wait where that is being done: closing a file lets go of all locks that this process has on it."""
+    thread = _synchronising.pop(path, None)
+    if thread is not None:
+        thread.join()
 
 
 def say(file: sqlite3.Connection, table: str, name: str, value: Any) -> None:

@@ -200,8 +200,8 @@ class Parts:
     def _refuse_more(self, total: int) -> None:
         """Rows beyond the data would be in the table of everybody who reads the folder."""
         rows, now = self.manifest.rows, self.manifest.total
-        beyond = [k for k, footer in self.footers.items() if k * rows + footer["rows"] > now]
-        if beyond:
+        beyond = any(k * rows + footer["rows"] > now for k, footer in self.footers.items())
+        if beyond or any(k * rows >= now for k in rows_files(self.path)):
             raise StoreMismatchError(
                 f"{self.path} holds fits of {total:,} datasets, and data has {now:,}; overwrite=True starts anew, "
                 "another path keeps both"

@@ -137,12 +137,11 @@ def is_empty(path: Path) -> bool:
         return True
     if not path.is_file():
         raise StoreError(f"{path} is no file")
-    try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                return True
-    except OSError as exc:
-        raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
+    # Nothing but SQLite opens the file: closing it lets go of all locks that this process has on it.
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"{path} cannot be read: permission denied")
+    if not os.path.getsize(path):
+        return True
     try:
         with _reader(path) as database:
             return not database.execute("select count(*) from sqlite_master").fetchone()[0]
@@ -151,14 +150,13 @@ def is_empty(path: Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a store, sound or not: its first page says so, or, for a new one, the log beside it."""
-    with open(path, "rb") as file:
-        if file.read(72)[68:] == APPLICATION.to_bytes(4, "big"):
-            return True
+    """Whether a file is a store, sound or not."""
     try:
         with _reader(path) as database:
             return bool(database.execute("pragma application_id").fetchone()[0] == APPLICATION)
-    except DAMAGE:
+    except DAMAGE:  # nobody writes it
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            return file.read(72)[68:] == APPLICATION.to_bytes(4, "big")
         return False
 
 
@@ -177,15 +175,23 @@ def _reader(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             file = connected(path, "mode=ro")
         except sqlite3.OperationalError:
-            log = path.with_name(path.name + "-wal")
-            if log.exists() and log.stat().st_size:  # SQLite reads that in a folder where it can write
-                folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-                for one in (path, log):
-                    shutil.copy(one, folder)
-                file = connected(folder / path.name, "mode=rw")
-            else:
-                file = connected(path, "immutable=1")
+            copy = _copied(path, opened)
+            file = connected(path, "mode=ro&immutable=1") if copy is None else connected(copy, "mode=rw")
         yield file
+
+
+def _copied(path: Path, opened: contextlib.ExitStack) -> Path | None:
+    """A copy with its log, which SQLite reads only where it can write; None where there is no log."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        if os.access(path.parent, os.W_OK) or not log.exists() or not log.stat().st_size:
+            return None
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        for one in (path, log):
+            shutil.copy(one, folder)
+    except OSError as exc:  # it is gone
+        raise sqlite3.OperationalError(f"it cannot be copied: {exc.strerror}") from exc
+    return folder / path.name
 
 
 def _read(file: sqlite3.Connection, path: Path) -> Stored:

@@ -35,7 +35,7 @@ from parfit.core.columns import Columns
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.core.protocols import Store
 from parfit.core.solution import Outcome, Solution, Solutions, Status
-from parfit.stores.database import connected, make_tables, say, synchronise_soon
+from parfit.stores.database import connected, make_tables, say, synchronise_soon, wait_until_synchronised
 from parfit.stores.lock import Lock
 from parfit.stores.matching import matched, merged
 from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
@@ -143,6 +143,7 @@ class SqliteStore(Store):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self._held)
+            wait_until_synchronised(self._path)
             anew = self._overwrite and gives_way(self._path)
             stored = None if anew else what_is_there(self._path, self._identity)
             moves = self._take_in(stored) if stored is not None else []
@@ -268,11 +269,14 @@ class SqliteStore(Store):
     def _mend(self, damage: str) -> None:
         """Put a new file with what is sound in the place of a damaged one."""
         new = self._path.with_name(f"{self._path.name}.new")
-        with contextlib.closing(connected(new, anew=True)) as self._file:
-            self._file.execute("begin")
-            self._begin()
-            self._file.execute("commit")
-        put_aside(self._path, new, damage)
+        try:
+            with contextlib.closing(connected(new, anew=True)) as self._file:
+                self._file.execute("begin")
+                self._begin()
+                self._file.execute("commit")
+            put_aside(self._path, new, damage)
+        finally:
+            new.unlink(missing_ok=True)
 
     def _begin(self) -> None:
         """The tables, and what is sound of a damaged file."""

@@ -43,6 +43,7 @@ def damaged(path: Path) -> None:
 # ---- no files
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no such pipes")
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_file_is_left_as_it_is(tmp_path, overwrite):
     path = tmp_path / "fits.db"
@@ -53,7 +54,7 @@ def test_what_is_no_file_is_left_as_it_is(tmp_path, overwrite):
     assert path.stat().st_mode == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root makes devices")
 def test_a_device_is_no_file(tmp_path):
     path = tmp_path / "null"
     try:
@@ -74,12 +75,9 @@ def test_a_name_that_is_too_long_is_told(tmp_path):
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     fit(tmp_path / "fits.db")
 
-    def refuse(path, *args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("parfit.stores.reading.open", refuse, raising=False)
+    monkeypatch.setattr("parfit.stores.reading.os.access", lambda path, mode: False)
     for call in (fit, parfit.open_store):
-        with pytest.raises(StoreError, match="cannot be read: Permission denied"):
+        with pytest.raises(StoreError, match="cannot be read: permission denied"):
             call(tmp_path / "fits.db")
 
 
@@ -116,6 +114,7 @@ def test_a_repair_that_is_cut_short_has_lost_nothing(tmp_path, monkeypatch):
         with pytest.raises(MemoryError):
             fit(path)
     assert path.read_bytes() == content
+    assert not (tmp_path / "fits.db.new").exists()
     fitted = []
     with pytest.warns(parfit.ParfitWarning, match="is damaged"):
         fits = fit(path, progress=lambda done, total: fitted.append(done))
@@ -229,3 +228,40 @@ def test_a_log_is_read_where_nothing_can_be_written(tmp_path):
         assert parfit.open_store(disk / "fits.db").success.sum() == there
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---- SQLite's own locks
+
+
+def read_elsewhere(path) -> None:
+    """As a browser of databases would: who closes the last connection removes the log."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('select 1 from blocks'); db.close()"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+
+
+def test_who_reads_the_store_that_it_writes_keeps_its_locks(tmp_path):
+    path, logs = tmp_path / "fits.db", []
+
+    def read(done, total):
+        if done == 50:
+            parfit.open_store(path)
+            read_elsewhere(path)
+            logs.append((tmp_path / "fits.db-wal").exists())
+
+    fit(path, progress=read)
+    assert logs == [True]
+
+
+def test_a_call_after_another_keeps_its_locks(tmp_path, monkeypatch):
+    path, logs = tmp_path / "fits.db", []
+    monkeypatch.setattr("parfit.stores.database.os.fsync", lambda file: time.sleep(0.3))
+    fit(path, DATA[:100])
+
+    def read(done, total):
+        if done == 150:
+            time.sleep(0.4)
+            read_elsewhere(path)
+            logs.append((tmp_path / "fits.db-wal").exists())
+
+    fit(path, progress=read)
+    assert logs == [True]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from parfit import (
 from parfit.fitting import parted
 from parfit.parquet import ParquetRows
 from parfit.parquet import rows as reading
+from parfit.stores import sqlite
 from parfit.stores.parts import Parts
 from tests.stores.in_parts import assert_same_table, fit, names, table, whole
 from tests.stores.test_resume import Counting, decays, residuals
@@ -312,3 +315,58 @@ def test_what_needs_rows_one_by_one_is_for_sqlite(folder, name):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         fit(decays(13), tmp_path / "nowhere" / "fits.parquet")
+
+
+def test_rows_under_way_beyond_the_data_are_refused(folder):
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, progress=Interrupting(24))
+    with pytest.raises(StoreMismatchError, match=r"holds fits of 33 datasets, and data has 20"):
+        fit(decays(20), folder)
+    fit(decays(33), folder)
+
+
+def test_what_failed_before_is_raised_again_where_errors_are_to_be(folder):
+    def moody(p, row):
+        if row.name == "r13":
+            raise ValueError("no data")
+        return residuals(p, row)
+
+    fit(decays(33), folder, moody)
+    for _ in range(2):
+        with pytest.raises(parfit.FitError, match="dataset 'r13': ValueError: no data"):
+            fit(decays(33), folder, moody, on_error="raise")
+
+
+def test_parts_that_an_executor_has_left_undone_are_let_go_of(folder):
+    """A pool of the user's own that takes no more tasks from some row on."""
+    begun = []
+
+    class Ending(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            begun.append(len(list(folder.glob("_rows-*.db"))))
+            if len(begun) == 15:
+                self.shutdown(wait=False)
+            return super().submit(*args, **kwargs)
+
+    with Ending(1) as pool:
+        fits = fit(decays(100), folder, executor=pool, chunk_size=1)
+    assert fits.counts["not_run"] > 50
+    assert len(list(folder.glob("_rows-*.db"))) <= 1
+    assert fit(decays(100), folder).counts.to_dict() == {"converged": 100}
+
+
+def test_a_file_that_cannot_be_opened_for_a_moment_keeps_its_rows(folder, monkeypatch):
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, progress=Interrupting(24))
+    plain = sqlite.connected
+
+    def full(path, *, anew):
+        monkeypatch.setattr(sqlite, "connected", plain)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite, "connected", full)
+    with pytest.raises(StoreError, match="database or disk is full"):
+        fit(decays(33), folder)
+    count = Counting()
+    fit(decays(33), folder, progress=count)
+    assert count.fitted == 33 - 24
