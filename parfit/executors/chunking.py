@@ -83,8 +83,6 @@ class Blocks:
         The number of workers.
     sizer
         What is known of the tasks' cost.
-    target_s
-        What a block is meant to take, s, where nothing is known yet.
     """
 
     def __init__(
@@ -92,11 +90,10 @@ class Blocks:
         tasks: Tasks | Iterable[tuple[Hashable, Any]],
         workers: int,
         sizer: ChunkSizer | None = None,
-        target_s: float = TARGET_S,
     ) -> None:
         source, total = as_tasks(tasks)
         self._source: Tasks | None = source
-        self._sizer = ChunkSizer(workers, total, target_s) if sizer is None else sizer
+        self._sizer = ChunkSizer(workers, total) if sizer is None else sizer
 
     def next(self) -> Block | None:
         """The next; None where there are no more."""

@@ -38,8 +38,6 @@ CLUSTER = Capabilities(
 )
 #: Blocks that are larger travel as data of the cluster's, bytes, not as part of a call.
 _LARGE = 1 << 20
-#: What a block is meant to take, s: a trip through a scheduler takes some milliseconds (benchmarks/clusters.py).
-_BLOCK_S = 0.2
 #: Whether the cluster has grown is looked at this often, s.
 _LOOK_S = 0.25
 #: Shared data may be lost with workers this often in a row.
@@ -160,7 +158,6 @@ def _opened(sealed: list[pl.Sealed]) -> list[Outcome]:
 class ClusterPool(FuturesPool):
     """Keeps a cluster supplied, as large as it is at the time."""
 
-    _target_s = _BLOCK_S
     _crew: ClusterCrew
     _carrier: LodgingCarrier
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from parfit.core.errors import ParfitError
 from parfit.core.protocols import Block, Tasks
-from parfit.executors.chunking import TARGET_S, Blocks
+from parfit.executors.chunking import Blocks
 
 __all__ = ["Job", "JobQueue", "superseded"]
 
@@ -53,12 +53,10 @@ class JobQueue:
         Pairs or `Tasks`; pulled lazily.
     workers
         The number of workers.
-    target_s
-        What a block is meant to take, s.
     """
 
-    def __init__(self, tasks: Tasks | Iterable[tuple[Hashable, Any]], workers: int, target_s: float = TARGET_S) -> None:
-        self._blocks = Blocks(tasks, workers, target_s=target_s)
+    def __init__(self, tasks: Tasks | Iterable[tuple[Hashable, Any]], workers: int) -> None:
+        self._blocks = Blocks(tasks, workers)
         self._again: deque[Job] = deque()
         self._apart: deque[Job] = deque()
 

@@ -25,7 +25,6 @@ from parfit.core.errors import InvalidInputError, SetupError, WorkerLostError
 from parfit.core.protocols import Capabilities, Pool, TaskFunction, Tasks
 from parfit.core.solution import Outcome, OutcomeKind, TaskError
 from parfit.executors.baggage import setup_failed, task_error
-from parfit.executors.chunking import TARGET_S
 from parfit.executors.foreign.carriers import Carrier, Parcel, RemoteCarrier
 from parfit.executors.foreign.guard import GUARD
 from parfit.executors.foreign.jobs import Job, JobQueue
@@ -77,9 +76,6 @@ class ForeignPool(Pool):
         How often a task whose worker died is started again.
     """
 
-    #: What a block is meant to take, s.
-    _target_s = TARGET_S
-
     def __init__(self, name: str, capabilities: Capabilities, carrier: Carrier, workers: int, retries: int) -> None:
         self._name = name
         self._capabilities = capabilities
@@ -103,7 +99,7 @@ class ForeignPool(Pool):
             self._abandon(self._run)
         timeout = None if timeout is None or math.isinf(timeout) else timeout
         self._carrier.learn(function, timeout)
-        self._run = Run(JobQueue(tasks, self._workers, self._target_s), timeout)
+        self._run = Run(JobQueue(tasks, self._workers), timeout)
         return self._run
 
     def _abandon(self, run: Run) -> None:
