@@ -221,7 +221,8 @@ def test_what_is_left_running_on_a_cluster_is_ended(tmp_path: Path) -> None:
 
     with cluster(1, threads_per_worker=2) as (_, client):
         with resolve(client, None).open() as pool:
-            next(pool.imap_unordered(endless, ((x, x) for x in range(5))))
+            outcomes = pool.imap_unordered(endless, ((x, x) for x in range(5)))  # kept: dropped, it would end them
+            next(outcomes)
             while not list(tmp_path.iterdir()):
                 time.sleep(0.01)
         busy = [int(path.name) for path in tmp_path.iterdir()]
