@@ -85,9 +85,14 @@ class Call:
         self.payload = packed("function", self.function)
 
     @functools.cached_property
+    def sealed_setup(self) -> pl.Sealed | None:
+        """The setup, pickled once for all workers."""
+        return None if self.setup is None else pl.Sealed(packed("setup", self.setup))
+
+    @functools.cached_property
     def keep(self) -> pl.Payload | None:
-        """For workers that have their share; where all are new, the setup need not be pickled for these too."""
-        return packed("setup", shelf.Keep(self.setup)) if self.renew else None
+        """For workers that have their share."""
+        return packed("setup", shelf.Keep(self.sealed_setup)) if self.renew else None
 
 
 class _Turn:
@@ -199,7 +204,7 @@ class _Shard:
                 self._apart = True
         if self._apart:
             share = [(start + i, [shelf.Apart(item)]) for start, items in blocks for i, item in enumerate(items)]
-        return packed("load", shelf.Fill(share, self._load, call.setup))
+        return packed("load", shelf.Fill(share, self._load, call.sealed_setup))
 
     def _load_missing(self, wanted: list[int]) -> Stream:
         """Load what is wanted and not there.

@@ -128,7 +128,7 @@ _shelf: Shelf | None = None
 class Fill:
     """The setup of a new worker: brings the datasets."""
 
-    def __init__(self, share: Any, load: Callable[[Any], Any] | None, setup: Callable[[], Any] | None) -> None:
+    def __init__(self, share: Any, load: Callable[[Any], Any] | None, setup: pl.Sealed | None) -> None:
         self._share = share
         self._load = load
         self._setup = setup
@@ -136,18 +136,23 @@ class Fill:
     def __call__(self) -> State:
         global _shelf
         _shelf = Shelf(self._share, self._load)
-        return State(_shelf, None if self._setup is None else self._setup())
+        return State(_shelf, _own(self._setup))
 
 
 class Keep:
     """The setup of a worker that has its datasets."""
 
-    def __init__(self, setup: Callable[[], Any] | None) -> None:
+    def __init__(self, setup: pl.Sealed | None) -> None:
         self._setup = setup
 
     def __call__(self) -> State:
         assert _shelf is not None
-        return State(_shelf, None if self._setup is None else self._setup())
+        return State(_shelf, _own(self._setup))
+
+
+def _own(setup: pl.Sealed | None) -> Any:
+    """What a call's own setup returns here."""
+    return None if setup is None else setup.open()()
 
 
 def greet(state: State, _: Any) -> TaskError | None:
