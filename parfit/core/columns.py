@@ -51,8 +51,8 @@ class Columns:
         self.params = np.full((rows, n), np.nan)
         self.at_bound = np.zeros((rows, n), dtype=np.int8)
         self.status = np.full(rows, _CODE[Status.NOT_RUN], dtype=np.int8)
-        self.floats = np.full((rows, len(_FLOATS)), np.nan)
-        self.ints = np.full((rows, len(_INTS)), -1, dtype=np.int32)
+        self.floats = np.full((rows, len(_FLOATS)), np.nan, order="F")  # many rows at once come column by column
+        self.ints = np.full((rows, len(_INTS)), -1, dtype=np.int32, order="F")
         self.ints[:, -1] = 0
         self.cov: NDArray[np.float64] | None = None
         self._triangle = np.triu_indices(n)

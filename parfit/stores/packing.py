@@ -30,10 +30,10 @@ _LAYOUT = (
     ("at_bound", "|i1"),
     ("status", "|i1"),
 )
-#: What often counts up by one from row to row, so that what is above the count is often the same for all.
+#: What often counts up by one from row to row, with gaps: what is above the count, or above the positions, is small.
 _COUNTING = ("positions", "labels")
-#: What counts is often small: the types that it may have instead, the narrowest first.
-_NARROW = ("|i1", "<i2")
+#: Whole numbers are often small: the types that they may have instead, the narrowest first.
+_NARROW = ("|i1", "<i2", "<i4")
 #: Each column begins at a multiple of so many bytes.
 _ALIGNED = 8
 #: For fewer rows it takes longer to look than to write.
@@ -109,6 +109,7 @@ class Packer:
         """Some rows of a call, one at least; good until the next."""
         columns = rows.columns
         k, n = len(chosen), columns.params.shape[1]
+        counts = _counts(rows.positions[chosen])
         message_of, messages = columns.coded_messages()
         held: dict[str, NDArray[Any] | None] = {
             "positions": rows.positions,
@@ -139,7 +140,7 @@ class Packer:
             else:
                 taken[:] = array[chosen]
             if name in _COUNTING:
-                taken -= np.arange(k, dtype=taken.dtype)
+                taken -= counts[name].astype(dtype)
             if name == "messages":
                 used = np.flatnonzero(np.bincount(taken))
                 code_of = np.empty(len(messages), dtype=taken.dtype)
@@ -148,10 +149,10 @@ class Packer:
             if k >= _MANY and _is_constant(taken):
                 once.append(name)
                 taken = taken[:1]
-            elif k >= _MANY and dtype == "<i4" and (smaller := _narrowest(taken)) is not None:
+            elif k >= _MANY and (name in _COUNTING or dtype == "<i4") and (smaller := _narrowest(taken)) is not None:
                 narrow[name] = smaller
                 wide, taken = taken.copy(), np.ndarray(taken.shape, smaller, self._buffer.data, at)
-                taken[:] = wide
+                taken[:] = wide.view(f"<i{wide.itemsize}")
             at += taken.nbytes
         errors = _of_those(chosen, columns.errors)
         warned = _of_those(chosen, columns.warnings)
@@ -160,6 +161,7 @@ class Packer:
             "call": call,
             "engine": engine,
             "rows": k,
+            "first": int(counts["positions"][0]),
             "parameters": n,
             "cov": columns.cov is not None,
             "once": once,
@@ -196,12 +198,18 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGNED) * _ALIGNED
 
 
+def _counts(positions: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
+    """What numbers that count up are compared with: positions with a count, and labels with the positions."""
+    return {"positions": positions[0] + np.arange(len(positions)), "labels": positions}
+
+
 def _narrowest(array: NDArray[Any]) -> str | None:
-    """The narrowest type that holds some whole numbers; None for the one that they have."""
-    least, most = int(array.min()), int(array.max())
+    """The narrowest type that holds some whole numbers, those without a sign as if they had one; None for their own."""
+    signed = array.view(f"<i{array.itemsize}")
+    least, most = int(signed.min()), int(signed.max())
     for dtype in _NARROW:
         info = np.iinfo(dtype)
-        if info.min <= least and most <= info.max:
+        if info.min <= least and most <= info.max and info.bits < 8 * array.itemsize:
             return dtype
     return None
 
@@ -243,7 +251,8 @@ def unpacked(body: bytes) -> Block:
             if name in once:
                 found[name] = np.broadcast_to(found[name], shape).copy()
             if name in _COUNTING:
-                found[name] += np.arange(k, dtype=found[name].dtype)
+                count = np.arange(head["first"], head["first"] + k) if name == "positions" else found["positions"]
+                found[name] += count.astype(found[name].dtype)
     at = _aligned(at)
     columns = Columns(k, n)
     columns.params, columns.at_bound = found["params"], found["at_bound"]

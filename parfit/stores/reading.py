@@ -37,7 +37,7 @@ __all__ = [
 
 #: "prft" as a number, by which SQLite files of parfit's are known.
 APPLICATION = 0x70726674
-FORMAT = 3
+FORMAT = 4
 #: Short transactions write a page or two, long rows fill many (benchmarks/store.py).
 PAGE = 32768
 #: How long one waits for another's transaction, s.

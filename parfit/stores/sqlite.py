@@ -118,11 +118,13 @@ class SqliteStore(Store):
         count, n = len(wanted.fingerprints), len(identity.facts["names"])
         self._columns = Columns(count, n)
         #: All rows of the table, done or not.
-        self._rows = Rows.blank(np.arange(count), n)._replace(
-            labels=wanted.labels,
-            fingerprints=wanted.fingerprints,
-            starts=wanted.starts,
-            columns=self._columns,
+        self._rows = Rows(
+            np.arange(count),
+            wanted.labels,
+            wanted.fingerprints,
+            np.full(count, -1),
+            wanted.starts,
+            self._columns,
         )
         #: Those that were left undone, and are not for the file.
         self._left = np.zeros(count, dtype=bool)
