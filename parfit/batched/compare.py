@@ -18,7 +18,7 @@ from parfit.batched.tracing.untraceable import Untraceable
 from parfit.core.data import Datasets
 from parfit.core.errors import shown
 from parfit.core.parameters import Parameters
-from parfit.core.problem import RowTask
+from parfit.core.tasks import RowTask
 from parfit.core.windows import Windows
 
 if TYPE_CHECKING:

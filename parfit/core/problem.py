@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from parfit.core.parameters import Frame, Parameters, frame_of, made_start
 from parfit.core.randomness import seed_globals
 from parfit.core.values import as_floats, checked, is_single
 
-__all__ = ["BoundProblem", "Problem", "RowTask"]
+if TYPE_CHECKING:
+    from parfit.core.tasks import RowTask
+
+__all__ = ["BoundProblem", "Problem"]
 
 FloatArray = NDArray[np.float64]
 
@@ -30,26 +33,6 @@ FloatArray = NDArray[np.float64]
 _FLOAT = np.dtype(np.float64)
 _INFINITY = math.inf
 _EPSILON = float(np.finfo(np.float64).eps)
-
-
-class RowTask(NamedTuple):
-    """One dataset on its way to a worker.
-
-    Attributes
-    ----------
-    position
-        Its place in the input, which its random numbers come from.
-    dataset
-        As the objective sees it.
-    start, lower, upper
-        Its own, where it has its own; shape (n,).
-    """
-
-    position: int
-    dataset: Any
-    start: FloatArray | None = None
-    lower: FloatArray | None = None
-    upper: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)

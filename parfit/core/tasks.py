@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,34 @@ from numpy.typing import NDArray
 from parfit.core.blocks import DataBlock, HandedOut
 from parfit.core.data import Datasets
 from parfit.core.parameters import Parameters
-from parfit.core.problem import RowTask
 from parfit.core.protocols import Block, Tasks, Visitor
 from parfit.core.windows import cut
 
-__all__ = ["FitBlock", "FitTasks", "TasksInTurn"]
+__all__ = ["FitBlock", "FitTasks", "RowTask", "TasksInTurn"]
 
 FloatArray = NDArray[np.float64]
 #: start, lower, upper of some rows, shape (k, n) each, where rows have their own.
 Extras = tuple[FloatArray | None, FloatArray | None, FloatArray | None]
+
+
+class RowTask(NamedTuple):
+    """One dataset on its way to a worker.
+
+    Attributes
+    ----------
+    position
+        Its place in the input, which its random numbers come from.
+    dataset
+        As the objective sees it.
+    start, lower, upper
+        Its own, where it has its own; shape (n,).
+    """
+
+    position: int
+    dataset: Any
+    start: FloatArray | None = None
+    lower: FloatArray | None = None
+    upper: FloatArray | None = None
 
 
 @dataclass(frozen=True)

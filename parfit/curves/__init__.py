@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from parfit.core.data import Datasets
 from parfit.core.errors import FitError, InvalidInputError, ParfitWarning, refuse_unknown
 from parfit.core.parameters import Parameters
-from parfit.core.problem import Problem, RowTask
+from parfit.core.problem import Problem
 from parfit.core.structure import Structure
+from parfit.core.tasks import RowTask
 from parfit.curves.arguments import middle, names_of, read_curves
 from parfit.curves.objective import Jacobian, assembled
 from parfit.fitting import fit

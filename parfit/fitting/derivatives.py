@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from parfit.core.data import Datasets
 from parfit.core.errors import UnknownNameError
-from parfit.core.problem import Problem, RowTask
+from parfit.core.problem import Problem
 from parfit.core.protocols import Solver
-from parfit.core.tasks import FitTasks
+from parfit.core.tasks import FitTasks, RowTask
 from parfit.fitting.worker import random_state
 from parfit.solvers import Minimize
 

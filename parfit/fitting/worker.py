@@ -13,10 +13,11 @@ import numpy as np
 from parfit import inference
 from parfit.core.errors import InvalidInputError, MethodMismatchError
 from parfit.core.parameters import Parameters
-from parfit.core.problem import BoundProblem, Problem, RowTask
+from parfit.core.problem import BoundProblem, Problem
 from parfit.core.protocols import Solver
 from parfit.core.randomness import seeds_are_unused
 from parfit.core.solution import Solution, Status
+from parfit.core.tasks import RowTask
 
 __all__ = ["fit_one", "random_state", "ready"]
 

@@ -11,7 +11,8 @@ from scipy.optimize import least_squares
 import parfit
 from parfit.core.data import read_data
 from parfit.core.parameters import read_parameters
-from parfit.core.problem import BoundProblem, Problem, RowTask
+from parfit.core.problem import BoundProblem, Problem
+from parfit.core.tasks import RowTask
 from parfit.solvers.differences import ForwardDifferences
 
 T = np.linspace(0, 4, 20)

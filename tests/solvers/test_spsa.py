@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from parfit.core.parameters import read_parameters
-from parfit.core.problem import Problem, RowTask
+from parfit.core.problem import Problem
 from parfit.core.solution import Status
+from parfit.core.tasks import RowTask
 from parfit.solvers.spsa import SPSA
 from parfit.solvers.spsa_gains import Gains
 from parfit.solvers.spsa_solver import SPSASolver

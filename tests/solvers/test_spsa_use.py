@@ -15,8 +15,9 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, minimize
 
 from parfit.core.errors import InvalidInputError, InvalidTypeError, ParfitWarning
 from parfit.core.parameters import read_parameters
-from parfit.core.problem import Problem, RowTask
+from parfit.core.problem import Problem
 from parfit.core.solution import Status
+from parfit.core.tasks import RowTask
 from parfit.solvers.spsa import SPSA, SPSAResult
 from parfit.solvers.spsa_solver import SPSASolver
 
