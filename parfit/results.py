@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -158,31 +158,17 @@ class Fits:
 
         ``rerun`` runs that dataset again in this process, where a debugger can follow the exception.
         """
-        c = self._columns
-        rows = [(self._labels[i], e.type, e.message, e.traceback, self._rerun(i)) for i, e in sorted(c.errors.items())]
-        index = pd.Index(sorted(c.errors), name="position", dtype=np.int64)
-        return pd.DataFrame(
-            {
-                name: pd.Series([row[k] for row in rows], index=index, dtype=object)
-                for k, name in enumerate(("label", "type", "message", "traceback", "rerun"))
-            }
-        )
-
-    def _rerun(self, position: int) -> str:
-        return f"fits.debug(position={position})"
+        found = sorted(self._columns.errors.items())
+        rows = [(self._labels[i], e.type, e.message, e.traceback, f"fits.debug(position={i})") for i, e in found]
+        return _table([i for i, _ in found], rows, ("label", "type", "message", "traceback", "rerun"))
 
     @property
     def warnings(self) -> pd.DataFrame:
         """The warnings that the objective gave: ``label``, ``category``, ``message``, ``count``."""
-        rows = [
-            (i, self._labels[i], w.category, w.message, w.count)
-            for i, found in sorted(self._columns.warnings.items())
-            for w in found
-        ]
-        index = pd.Index([row[0] for row in rows], name="position", dtype=np.int64)
-        names = ("label", "category", "message", "count")
-        made = {n: pd.Series([row[k + 1] for row in rows], index=index, dtype=object) for k, n in enumerate(names)}
-        return pd.DataFrame(made).astype({"count": np.int64})
+        found = [(i, w) for i, given in sorted(self._columns.warnings.items()) for w in given]
+        rows = [(self._labels[i], w.category, w.message, w.count) for i, w in found]
+        made = _table([i for i, _ in found], rows, ("label", "category", "message", "count"))
+        return made.astype({"count": np.int64})
 
     @property
     def history(self) -> pd.DataFrame:
@@ -252,12 +238,7 @@ class Fits:
 
     def covariances(self) -> NDArray[np.float64]:
         """The covariances of all datasets, shape (B, n, n), as `cov` gives one; NaN where there is none."""
-        c, (B, n) = self._columns, self._columns.params.shape
-        made = np.full((B, n, n), np.nan)
-        if c.cov is not None:
-            rows, columns = np.triu_indices(n)
-            made[:, rows, columns] = made[:, columns, rows] = c.cov
-        return made
+        return self._columns.covariances()
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Confidence intervals by Student's t distribution, labels × (name, ``lower`` or ``upper``)."""
@@ -406,3 +387,9 @@ class Fits:
 
     def _repr_html_(self) -> str:
         return as_html(self, self._origin)
+
+
+def _table(positions: Sequence[int], rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFrame:
+    """Rows of whatever Python has, such as labels, by the positions of their datasets."""
+    index = pd.Index(positions, name="position", dtype=np.int64)
+    return pd.DataFrame({n: pd.Series([r[k] for r in rows], index=index, dtype=object) for k, n in enumerate(names)})

@@ -165,6 +165,15 @@ class Columns:
             made.T[self._triangle] = self.cov[position]
         return made
 
+    def covariances(self) -> NDArray[np.float64]:
+        """The covariances of all rows, shape (B, n, n), as `cov_of` gives one."""
+        n = self.params.shape[1]
+        made = np.full((len(self), n, n), np.nan)
+        if self.cov is not None:
+            rows, columns = self._triangle
+            made[:, rows, columns] = made[:, columns, rows] = self.cov
+        return made
+
     def variances(self) -> NDArray[np.float64]:
         """The diagonals of the covariances, shape (B, n)."""
         if self.cov is None:

@@ -16,7 +16,7 @@ from parfit.mdl.compiled.clock import Ticks
 from parfit.mdl.compiled.named import Named, is_known
 
 if TYPE_CHECKING:
-    from parfit.mdl.compiled.section import Section
+    from parfit.mdl.compiled.dependencies import Node
     from parfit.mdl.compiled.simulation import Simulation
     from parfit.mdl.compiled.statefuls import Stateful
 
@@ -46,7 +46,7 @@ class Integration:
         self,
         simulation: Simulation,
         statefuls: Mapping[str, Stateful],
-        order: Sequence[tuple[Section, str]],
+        order: Sequence[Node],
         columns: Sequence[str],
         clock: Ticks,
         integrator: str,
@@ -54,7 +54,7 @@ class Integration:
         self._simulation, self._statefuls, self._order = simulation, statefuls, order
         self._clock, self._integrator = clock, integrator
         main = simulation.main
-        fixed = [name for name in columns if not simulation.changes((main, name))]
+        fixed = [name for name in columns if not simulation.dependencies.changes((main, name))]
         self._constant = {name: simulation.value(main, name) for name in fixed}
         self._columns = [name for name in columns if name not in self._constant]
         self._axes: dict[str, Named] = {}

@@ -148,7 +148,7 @@ class Programs:
         with jax.enable_x64(True):
             given = {name: Knots(0, 0, {}, ()) if varies else Named(0.0) for name, varies in params.items()}
             simulation = Simulation(self._source, Settings(), Inputs(given))
-            return frozenset(name for name in columns if simulation.changes((simulation.main, name)))
+            return frozenset(name for name in columns if simulation.dependencies.changes((simulation.main, name)))
 
     def _user_of(self, where: str) -> str | None:
         """The variable that uses a stock or delay."""
@@ -198,7 +198,7 @@ class Programs:
     def _clock_names(self) -> frozenset[str]:
         """The variables on which the times of a run depend."""
         simulation = Simulation(self._source, Settings(), Inputs())
-        reached = simulation.closure((simulation.main, name) for name in CONTROLS)
+        reached = simulation.dependencies.closure((simulation.main, name) for name in CONTROLS)
         return frozenset(name for section, name in reached if section is simulation.main)
 
     def _clock(self, asked: Asked, key: Hashable) -> Ticks:
@@ -213,7 +213,7 @@ class Programs:
         """The settings that no program knows, but for the times and steps, which are its arguments."""
         if columns not in self._free_of:
             simulation = Simulation(self._source, Settings(), Inputs())
-            reached = simulation.closure((simulation.main, name) for name in columns)
+            reached = simulation.dependencies.closure((simulation.main, name) for name in columns)
             names = {name for _, name in reached}.union(*(s.elements[n].needs for s, n in reached if n in s.elements))
             held = [section.namespace.get(name) for section, name in reached if name not in section.elements]
             free = set() if {"time", "initial_time"} & names else {"start"}
@@ -226,7 +226,7 @@ class Programs:
         """Whether the program is one that reads all steps."""
         if asked.columns not in self._timeless:
             simulation = Simulation(self._source, Settings(), Inputs())
-            reached = simulation.closure((simulation.main, name) for name in asked.columns)
+            reached = simulation.dependencies.closure((simulation.main, name) for name in asked.columns)
             self._timeless[asked.columns] = not {"final_time", "saveper"} & {name for _, name in reached}
         return self._timeless[asked.columns] and _room_for(len(clock.times)) * len(asked.columns) <= _MOST_READ
 
@@ -275,9 +275,9 @@ class Programs:
     def _culprits(self, error: StructuralError, moving: Mapping[str, Any]) -> set[str]:
         """The parameters on which something depends that has to be known."""
         main = Simulation(self._source, Settings(), Inputs()).main
-        simulation = main.simulation
         names = [name for name in error.names if name in main.elements or name in main.needs]
-        reached = {name for section, name in simulation.closure((main, n) for n in names) if section is main}
+        needed = main.simulation.dependencies.closure((main, name) for name in names)
+        reached = {name for section, name in needed if section is main}
         return reached & set(moving) or set(moving)
 
     def _compiled(

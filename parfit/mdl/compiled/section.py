@@ -67,6 +67,11 @@ class Element:
         """Whether it cuts numbers to whole ones."""
         return bool(self.names & _CUTS)
 
+    @property
+    def takes_argument(self) -> bool:
+        """Whether it is called with an argument, as a lookup is."""
+        return bool(self.function.__code__.co_argcount)
+
 
 @dataclass(frozen=True)
 class Needs:

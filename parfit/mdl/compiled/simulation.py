@@ -11,7 +11,7 @@ order of what they need, each once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from parfit.mdl.compiled.clock import Ticks, ticks
+from parfit.mdl.compiled.dependencies import Dependencies, Node, nodes_in
 from parfit.mdl.compiled.inputs import Inputs, Settings
 from parfit.mdl.compiled.integration import Integration
 from parfit.mdl.compiled.interpolation import interpolated
 from parfit.mdl.compiled.named import Named, exactly, known, named
-from parfit.mdl.compiled.section import Macro, Section
+from parfit.mdl.compiled.section import Section
 from parfit.mdl.compiled.statefuls import Initial, Stateful
 from parfit.mdl.compiled.tables import ExtConstant, Knots, Table
 from parfit.mdl.compiled.unsupported import StructuralError, Unsupported
@@ -39,9 +40,6 @@ _PYTHONS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 #: More variables than this that need each other are computed in their order, each by itself, rather than when asked
 #: for: Python's stack is not long.
 _DEEP = 50
-
-#: A variable, stock, delay or macro: its section and its name there.
-Node = tuple[Section, str]
 
 
 class ModelTime:
@@ -107,7 +105,6 @@ class Simulation:
         #: Variables that are whole numbers as Python has them, or truths throughout.
         self.kinds: dict[str, type] = {}
         self._running: dict[str, None] = {}
-        self._changing: dict[str, bool] = {}
         self._exact: frozenset[str] = frozenset()
         self.moment = Moment(math.nan, "Load")
         self.start: Any = math.nan
@@ -116,7 +113,7 @@ class Simulation:
         for depth, part in enumerate(self.main.parts()):
             for table in part.tables():
                 table.held(source.data.get(f"{depth}/{table.key.removeprefix(part.key)}"))
-        self._overrides: dict[str, Named | Knots] = {}
+        self.dependencies = Dependencies()
         self._own_start: Any = math.nan
         self._origin = self.moment
         self._own_start = self._model_start({})
@@ -131,7 +128,7 @@ class Simulation:
     def _model_start(self, params: Mapping[str, Any]) -> int | float:
         """The model's own initial time, with some parameters."""
         if params:
-            self._changing.clear()
+            self.dependencies.forget_changes()
         start = self.main.namespace["_control_vars"]["initial_time"]()
         return start if type(start) is int else float(known(start, "the initial time"))
 
@@ -140,13 +137,14 @@ class Simulation:
         self.constants.clear()
         self.kinds.clear()
         self.moment.values.clear()
-        self._overrides = {}
+        overrides: dict[str, Named | Knots] = {}
         for name, value in params.items():
             table = self._table_of(name)
             if table is None:
-                self._overrides[name] = value
+                overrides[name] = value
             else:
                 self.tables[table] = value
+        self.dependencies.overrides = overrides
 
     def _table_of(self, name: str) -> str | None:
         function = self.main.elements[name].function
@@ -181,7 +179,7 @@ class Simulation:
         finally:
             del self._running[key]
         apart = self._starts_twice and self.moment.stage == "Initialization"  # each with an initial time of its own
-        (self.moment.values if apart or self.changes((section, name)) else self.constants)[key] = value
+        (self.moment.values if apart or self.dependencies.changes((section, name)) else self.constants)[key] = value
         return value
 
     @property
@@ -195,7 +193,7 @@ class Simulation:
         return self.inputs.initial is not None and self._own_start != self.start
 
     def _computed(self, section: Section, name: str, key: str) -> Named:
-        override = self._overrides.get(key)
+        override = self.dependencies.overrides.get(key)
         if isinstance(override, Named):
             return override
         if override is not None:
@@ -204,11 +202,24 @@ class Simulation:
         value = section.elements[name].function()
         found = named(value)
         self.kinds.pop(key, None)  # at the start it may have been another
-        if type(value) is int and not self.changes((section, name)):
+        if type(value) is int and not self.dependencies.changes((section, name)):
             self.kinds[key] = int
         elif jnp.result_type(found.data) == np.bool_:
             self.kinds[key] = bool
         return found
+
+    def direct(self, nodes: Iterable[Node]) -> list[Node]:
+        """What is computed at this moment, each after what it needs, where that is much; nothing where it is little."""
+        within: dict[str, Node] = {}
+        waiting = list(nodes)
+        while waiting:
+            section, name = waiting.pop()
+            key = section.key + name
+            known = key in within or key in self.constants or key in self.moment.values
+            if name in section.elements and not known and not section.elements[name].takes_argument:
+                within[key] = (section, name)
+                waiting += self.dependencies.needs((section, name))
+        return self.dependencies.closure(within.values(), only=within) if len(within) > _DEEP else []
 
     def control(self, name: str) -> Any:
         """A setting of the run: as given, or the model's own."""
@@ -233,92 +244,6 @@ class Simulation:
     def step_number(self) -> Any:
         """How many steps have been taken."""
         return self.moment.number
-
-    # What needs what.
-
-    def _nodes(self, section: Section, names: Iterable[str]) -> Iterator[Node]:
-        # In an order that is the same in every process, so that the program is the same text, and is found again.
-        for name in sorted(names):
-            if name in section.elements or name in section.needs:
-                yield section, name
-
-    def needs(self, node: Node, *, initial: bool | None = None) -> Iterator[Node]:
-        """What a node is computed from; of what is remembered: at the start, at each step, or (None) both."""
-        section, name = node
-        if name in section.elements:
-            if section.key + name not in self._overrides:
-                yield from self._nodes(section, section.elements[name].needs)
-            return
-        needs = section.needs[name]
-        held = section.namespace.get(name)
-        if isinstance(held, Macro):
-            yield held.inner, held.result
-        if initial is not False:
-            yield from self._nodes(section, needs.initial)
-        if initial is not True or isinstance(held, Macro):
-            yield from self._nodes(section, needs.step)
-
-    def closure(
-        self, nodes: Iterable[Node], *, initial: bool | None = None, only: Collection[str] | None = None
-    ) -> list[Node]:
-        """Nodes and all (or only some) that they are computed from, each after what it needs, where no circle is."""
-        found: dict[str, Node] = {}
-        seen: set[str] = set()
-        stack: list[tuple[Node, Iterator[Node]]] = []
-
-        def push(node: Node) -> None:
-            key = node[0].key + node[1]
-            if key not in seen and (only is None or key in only):
-                seen.add(key)
-                stack.append((node, self.needs(node, initial=initial)))
-
-        for root in nodes:
-            push(root)
-            while stack:
-                node, waiting = stack[-1]
-                following = next(waiting, None)
-                if following is None:
-                    stack.pop()
-                    found[node[0].key + node[1]] = node
-                else:
-                    push(following)
-        return list(found.values())
-
-    def direct(self, nodes: Iterable[Node]) -> list[Node]:
-        """What is computed at this moment, each after what it needs, where that is much; nothing where it is little."""
-        within: dict[str, Node] = {}
-        waiting = list(nodes)
-        while waiting:
-            section, name = waiting.pop()
-            key = section.key + name
-            known = key in within or key in self.constants or key in self.moment.values
-            if name in section.elements and not known and not self._called_with((section, name)):
-                within[key] = (section, name)
-                waiting += self.needs((section, name))
-        return self.closure(within.values(), only=within) if len(within) > _DEEP else []
-
-    def changes(self, node: Node) -> bool:
-        """Whether a variable changes over time."""
-        key = node[0].key + node[1]
-        if key not in self._changing:
-            for part, name in self.closure([node], initial=True):
-                inner = part.key + name
-                if inner not in self._changing:
-                    self._changing[inner] = self._changes_itself(part, name) or any(
-                        self._changing.get(other[0].key + other[1], False)
-                        for other in self.needs((part, name), initial=True)
-                        if not isinstance(part.namespace.get(name), Initial)
-                    )
-        return self._changing[key]
-
-    def _changes_itself(self, section: Section, name: str) -> bool:
-        element = section.elements.get(name)
-        if element is None:
-            return not isinstance(section.namespace.get(name), Initial)
-        override = self._overrides.get(section.key + name)
-        if override is not None:
-            return isinstance(override, Knots)
-        return name == "time" or element.draws or "time" in element.needs
 
     # The start.
 
@@ -347,7 +272,7 @@ class Simulation:
         """What the start of a stock is computed from."""
         if (node := self._nodes_of.get(stateful.key)) is not None:
             section, name = node
-            for needed in self.direct(self._nodes(section, section.needs[name].initial)):
+            for needed in self.direct(nodes_in(section, section.needs[name].initial)):
                 self.value(*needed)
 
     def _given(self, stateful: Stateful) -> Named | None:
@@ -377,7 +302,7 @@ class Simulation:
         for section, name in needed:
             held = section.namespace.get(name)
             if isinstance(held, Stateful) and self._givers and held.key not in self._restarted:
-                reached = self.closure(self._nodes(section, section.needs[name].initial), initial=True)
+                reached = self.dependencies.closure(nodes_in(section, section.needs[name].initial), initial=True)
                 if any(part.key + other in self._givers for part, other in reached):
                     self._restarted.add(held.key)
 
@@ -392,7 +317,7 @@ class Simulation:
                 value = self.control(name)
                 return value if type(value) is int else float(known(value, name.replace("_", " ")))
 
-            if any(self.changes(node) for node in self._nodes(self.main, (name,))) and self._own(name):
+            if any(self.dependencies.changes(node) for node in nodes_in(self.main, (name,))) and self._own(name):
                 return read
             value = read(float(self.start))
             return lambda _: value
@@ -406,9 +331,9 @@ class Simulation:
     def run(self, columns: Sequence[str], clock: Ticks, integrator: str = "euler") -> dict[str, tuple[Any, Named]]:
         """Column -> its values, with an axis of times first, of the length of `Ticks.saved`; and its other axes."""
         roots = [(self.main, column) for column in columns]
-        needed = self.closure(roots)
+        needed = self.dependencies.closure(roots)
         cutting = [node for node in needed if node[1] in node[0].elements and node[0].elements[node[1]].cuts]
-        self._exact = frozenset(section.key + name for section, name in self.closure(cutting))
+        self._exact = frozenset(section.key + name for section, name in self.dependencies.closure(cutting))
         remembered = [n for n in needed if isinstance(n[0].namespace.get(n[1]), Stateful)]
         self._nodes_of = {section.namespace[name].key: (section, name) for section, name in remembered}
         held = {s.namespace[name].key: s.namespace[name] for s, name in remembered if name not in s.elements}
@@ -422,15 +347,12 @@ class Simulation:
         moving = {key: stateful for key, stateful in held.items() if key not in fixed}
         self.moment = Moment(float(self.start), "Run")
         self.states = {**self.states, **fixed}
-        for node in needed:
-            if node[1] in node[0].elements and not self.changes(node) and not self._called_with(node):
+        variables = [(s, n) for s, n in needed if n in s.elements and not s.elements[n].takes_argument]
+        for node in variables:
+            if not self.dependencies.changes(node):
                 self.value(*node)
-        order = [n for n in needed if n[1] in n[0].elements and self.changes(n) and not self._called_with(n)]
+        order = [node for node in variables if self.dependencies.changes(node)]
         return Integration(self, moving, order, columns, clock, integrator).run()
-
-    def _called_with(self, node: Node) -> bool:
-        """Whether a variable takes an argument."""
-        return bool(node[0].elements[node[1]].function.__code__.co_argcount)
 
     @contextmanager
     def at(self, time: Any, number: Any, states: Mapping[str, Any]) -> Iterator[None]:
