@@ -1,7 +1,8 @@
-# make demo   fit all counties, 40 also by the recipe, write out/        COUNTIES=, RECIPE=, WORKERS=a number
-# make test   everything that must hold: lint, types, import contracts, tests         PYTEST="options"
-# make lint   the same without the tests
-# make clean  remove what make has made
+# make demo      fit all counties, 40 also by the recipe, write out/        COUNTIES=, RECIPE=, WORKERS=a number
+# make test      lint, types, import contracts, tests: in ten minutes on two cores       PYTEST="options"
+# make test-all  the same with the slow tests: kills, interrupts, soaks, clusters, examples
+# make lint      the same without the tests
+# make clean     remove what make has made
 #
 # Each makes the virtual environment it needs (VENV=.venv) with PYTHON=python3, and installs into it once.
 
@@ -17,7 +18,7 @@ SOURCES = pyproject.toml setup.py
 comma = ,
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint ruff types contracts clean
+.PHONY: help demo test test-all lint ruff types contracts clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -26,6 +27,9 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/county_demo.py --counties $(COUNTIES) --recipe $(RECIPE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 test: lint
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+test-all: lint
 	$(BIN)/python -m pytest $(PYTEST)
 
 lint: ruff types contracts

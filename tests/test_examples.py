@@ -12,6 +12,8 @@ import pytest
 from parfit.datasets import load_census, load_synthetic
 from tests.scripts import ROOT, parfit_path, run_script
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "parallel_model_fitting.ipynb"
 

@@ -16,6 +16,8 @@ from parfit.core.solution import Outcome, OutcomeKind
 from tests.contracts import executor_tasks as tasks
 from tests.contracts.executor_table import TABLE, Entry, assert_no_survivors, capabilities, require
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 1.0
 MATES = range(30)
 

@@ -17,6 +17,8 @@ import pytest
 
 from tests.contracts.executor_table import NAMED, Entry, capabilities, require
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 #: For a script that hangs; nothing is measured with it.
 WATCHDOG_S = 60.0

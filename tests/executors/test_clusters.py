@@ -30,6 +30,8 @@ from parfit.executors.ray import RayExecutor
 from parfit.fitting.spread import rows_of_a_window
 from tests.workers import nothing_is_left
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 _nothing_is_left = pytest.fixture(autouse=True)(nothing_is_left)
 

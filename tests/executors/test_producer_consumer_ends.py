@@ -20,6 +20,8 @@ from parfit.executors.workers.idle import shutdown_workers
 from tests.executors.keepable import Data, counted_loads, pids, run, values
 from tests.workers import children, interrupt_when, nobody_is_there, nothing_is_left
 
+pytestmark = pytest.mark.slow
+
 _nothing_is_left = pytest.fixture(autouse=True)(nothing_is_left)
 cold = pytest.fixture(nobody_is_there)
 loads = pytest.fixture(counted_loads)

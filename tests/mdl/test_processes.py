@@ -20,6 +20,8 @@ from pandas.testing import assert_frame_equal
 from parfit.mdl import load_model
 from parfit.mdl.source import pysd_module
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.programs import run_notebook, run_program, run_stdin
 
+pytestmark = pytest.mark.slow
+
 UNGUARDED = """
     import time
     import numpy as np, pandas as pd

@@ -20,6 +20,8 @@ from tests.situations.lines import START, assert_equal_but_for, lines, residuals
 from tests.situations.test_interrupts import alive
 from tests.workers import children
 
+pytestmark = pytest.mark.slow
+
 BAD = "r17"
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.programs import started, wait_for
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
     import json, os, pathlib, sys, time, warnings
     import numpy as np, pandas as pd

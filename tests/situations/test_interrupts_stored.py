@@ -13,6 +13,8 @@ import parfit
 from tests.programs import started, wait_for
 from tests.situations.test_interrupts import helpers
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
     import json, pathlib, sys, time
     import numpy as np, pandas as pd

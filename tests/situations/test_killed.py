@@ -19,6 +19,8 @@ import parfit
 from parfit import StoreError
 from tests.programs import environment, written
 
+pytestmark = pytest.mark.slow
+
 #: How often it is killed, and how many datasets travel together.
 KILLS, CHUNK, WORKERS = 30, 4, 2
 

@@ -15,6 +15,8 @@ from parfit import StoreError
 from tests.programs import written
 from tests.situations.test_killed import CHUNK, SCRIPT, WORKERS, run, whole_s
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pyarrow")
 
 KILLS, PARTS = 10, 12

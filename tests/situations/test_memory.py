@@ -18,7 +18,10 @@ from parfit.executors.workers.idle import idle_workers
 from tests.situations.lines import START, assert_equal_but_for, lines, residuals
 from tests.workers import children
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how large a worker is")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how large a worker is"),
+]
 LIMIT = "600 MB"
 LIMITING = ["processes", "producer_consumer"]
 

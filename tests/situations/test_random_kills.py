@@ -21,6 +21,8 @@ from pandas.testing import assert_frame_equal
 import parfit
 from tests.workers import children
 
+pytestmark = pytest.mark.slow
+
 KILLING_S = float(os.environ.get("PARFIT_FAULTS_S", "2"))
 EVERY_S = 0.2
 WORKERS = 3

@@ -6,6 +6,8 @@ import warnings
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 soaking = pytest.importorskip("benchmarks.soak", reason="the benchmarks are not here")
 LOCAL = ["processes", "serial", "threads", "multiprocessing", "loky", "joblib", "producer_consumer"]
 

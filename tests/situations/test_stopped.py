@@ -15,6 +15,8 @@ import pytest
 
 from tests.programs import started, wait_for
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 4.0
 SCRIPT = """
     import json, os, pathlib, sys, time

@@ -15,6 +15,8 @@ from tests.contracts.executor_table import survivors
 from tests.situations.lines import DEATHS, ENDLESS, START, assert_equal_but_for, lines, residuals, run_for_ever
 from tests.workers import children
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def wanted():

@@ -8,6 +8,8 @@ from pandas.testing import assert_frame_equal
 
 from parfit.mdl import load_model
 
+pytestmark = pytest.mark.slow
+
 jax = pytest.importorskip("jax", reason="needs the extra 'jax'")
 
 MODEL = """{UTF-8}
