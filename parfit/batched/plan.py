@@ -24,7 +24,7 @@ from parfit.batched.lane import Lane
 from parfit.batched.loop import Loop, chunk_width
 from parfit.batched.normal import pushed_together
 from parfit.batched.starts import Starts, read_starts
-from parfit.batched.tracing.deadline import TracedTooLong, deadline
+from parfit.batched.tracing.deadline import TracedTooLong, within
 from parfit.batched.tracing.feeds import read_feed
 from parfit.batched.tracing.purity import is_suspicious
 from parfit.batched.tracing.recorded import Recorded, kept, record
@@ -346,8 +346,8 @@ def _bucket(plan: Plan, positions: Positions, length: int, solver_for: Callable[
         example = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)), rows
         )
-        with deadline(None if plan.most_operations is None else _TRACING_S):
-            found = record(_objective_of(plan.traced), _seen(example))
+        limit = None if plan.most_operations is None else _TRACING_S
+        found = within(limit, lambda: record(_objective_of(plan.traced), _seen(example)))
     if plan.most_operations is not None and found.operations > plan.most_operations:
         raise Untraceable(
             f"the objective unrolls to {found.operations:,} operations, which would take long to compile "

@@ -5,22 +5,23 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 pytest.importorskip("jax")
 
-from parfit.batched.tracing.deadline import TracedTooLong, deadline
+from parfit.batched.tracing.deadline import TracedTooLong, within
 
 PROFILED = """
 import cProfile
-from parfit.batched.tracing.deadline import deadline
+from parfit.batched.tracing.deadline import within
 
 profile = cProfile.Profile()
 profile.enable()
-with deadline(60.0):
-    pass
+within(60.0, lambda: None)
 
 def call():
     pass
@@ -38,19 +39,26 @@ def spin(seconds: float) -> None:
 
 
 def test_a_block_that_takes_too_long_is_stopped() -> None:
-    with pytest.raises(TracedTooLong, match="takes too long"), deadline(0.05):
-        spin(60.0)
+    with pytest.raises(TracedTooLong, match="takes too long"):
+        within(0.05, lambda: spin(60.0))
 
 
-def test_nothing_comes_after_the_block() -> None:
-    for _ in range(20):
-        try:
-            with deadline(0.01):
-                spin(0.01)
-        except TracedTooLong:
-            pass
+def watchers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "(watch)" in thread.name]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-6, 1e-4, 0.01])
+def test_nothing_comes_after_the_block(seconds: float) -> None:
+    """Also where it is over at the very moment at which the exception is to come."""
+    for _ in range(100):
+        with suppress(TracedTooLong):
+            within(seconds, lambda: spin(seconds))
         spin(0.001)
     assert gc.isenabled()
+    end = time.monotonic() + 10.0
+    while watchers() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not watchers()
 
 
 def test_under_a_profiler() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from typing import TypeVar
 
 from parfit.batched.tracing.untraceable import Untraceable
 
-__all__ = ["TracedTooLong", "deadline"]
+__all__ = ["TracedTooLong", "within"]
 
+T = TypeVar("T")
 
 #: Raised inside a destructor, the exception is lost, and has to come again.
 _AGAIN_S = 0.3
@@ -26,16 +27,20 @@ class TracedTooLong(Untraceable):
         super().__init__("tracing the objective takes too long (a loop of Python over many steps is unrolled)")
 
 
-@contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
-    """Raise `TracedTooLong` in this thread where the block takes longer, between two of its Python instructions."""
+def within(seconds: float | None, call: Callable[[], T]) -> T:
+    """What a call returns; raises `TracedTooLong` in it where it takes longer, between two of its instructions.
+
+    No context manager: the exception may come between the end of a block and what is to end the waiting for it, and
+    then comes again and again.
+    """
     if seconds is None:
-        yield
-        return
+        return call()
     thread = ctypes.c_ulong(threading.get_ident())
-    lock, over = threading.Lock(), threading.Event()
+    begun, lock, over = threading.Lock(), threading.Lock(), threading.Event()
+    begun.acquire()
 
     def watch() -> None:
+        begun.acquire()  # before, the exception could come while this thread is started, and leave `threading` in pieces
         wait = seconds
         while not over.wait(wait):
             with lock:
@@ -44,18 +49,22 @@ def deadline(seconds: float | None) -> Iterator[None]:
             wait = _AGAIN_S
 
     collects = gc.isenabled()
-    gc.disable()  # JAX has a callback in it, where the exception would be lost, with a message
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield
+        gc.disable()  # JAX has a callback in it, where the exception would be lost, with a message
+        begun.release()
+        return call()
     finally:
-        while not over.is_set():
-            with suppress(TracedTooLong), lock:
-                over.set()
         # One that was not raised yet comes here. To take it back (`PyThreadState_SetAsyncExc` with NULL) would leave
         # the interpreter looking for it, slower, and for ever in one instruction where a profiler runs.
-        with suppress(TracedTooLong):
-            for _ in range(_CHECKS):
+        while True:
+            try:
+                with lock:
+                    over.set()
+                for _ in range(_CHECKS):
+                    pass
+                break
+            except TracedTooLong:
                 pass
         if collects:
             gc.enable()
