@@ -182,6 +182,7 @@ def test_an_exception_before_a_row_that_kills_is_what_is_raised(monkeypatch):
 # ---- executors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", executors_here())
 def test_every_executor_by_name(executor):
     by = 10

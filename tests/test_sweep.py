@@ -232,6 +232,7 @@ def test_progress_counts_sets():
     assert seen == [(n, 7) for n in range(1, 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", executors_here())
 def test_every_executor_by_name(executor):
     by = 10

@@ -46,6 +46,7 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "compiled").iterdir())
 
 
+@pytest.mark.slow
 def test_the_next_process_compiles_nothing(kept: tuple[Path, tuple[int, int, str]], tmp_path: Path) -> None:
     folder, (compiled, loaded, params) = kept
     assert compiled > 0
@@ -62,6 +63,7 @@ def test_the_folder_is_the_users_own(kept: tuple[Path, tuple[int, int, str]]) ->
     assert all(stat.S_IMODE(file.stat().st_mode) & 0o077 == 0 for file in files(folder))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_compiled_again(kept: tuple[Path, tuple[int, int, str]], tmp_path: Path) -> None:
     folder, (compiled, _, params) = kept
     contents = [file.read_bytes() for file in files(folder)]
@@ -81,6 +83,7 @@ def test_what_is_no_program_is_not_loaded(damage: bytes, tmp_path: Path, monkeyp
     assert cache.load("other", None) is None
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_or_is_none_is_no_error(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("a file where a folder should be")

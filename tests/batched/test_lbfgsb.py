@@ -245,6 +245,7 @@ def ten() -> tuple[Array, Array, Array, Array]:
     return np.clip(rng.normal(size=(80, TEN)), lower, upper), lower, upper, data
 
 
+@pytest.mark.slow
 def test_ten_parameters() -> None:
     start, lower, upper, data = ten()
     state = solved(LBFGSB(**TIGHT), valley_or_bowl, start, lower, upper, data)
@@ -365,6 +366,7 @@ def test_limits(options: dict[str, int], nit: int | None, nfev: int | None) -> N
     np.testing.assert_allclose(state.cost, 0.5 * np.sum(np.asarray(valley(state.x, None)) ** 2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_few_pairs_are_enough() -> None:
     """As many pairs are kept as are of use, or are asked for."""
     lane = Lane(jnp.zeros(2), jnp.zeros(2), jnp.zeros(2), lambda z: z[0])

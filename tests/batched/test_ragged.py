@@ -65,6 +65,7 @@ def assert_as_alone(objective: Any, rtol: float, **given: Any) -> parfit.Fits:
     return whole
 
 
+@pytest.mark.slow
 def test_padded_residuals_are_those_of_the_group_alone() -> None:
     whole = assert_as_alone(residuals, 1e-10)
     assert whole.summary["n_residuals"].tolist() == LENGTHS

@@ -162,6 +162,7 @@ def name_and_size(p: Any, group: Any) -> Any:
     return [p[0] - value, p[0] - value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "threads", "processes", "producer_consumer", "joblib"])
 @pytest.mark.parametrize("column", [None, "v"], ids=["frames", "series"])
 def test_a_group_has_its_key_as_its_name(executor: str, column: str | None) -> None:

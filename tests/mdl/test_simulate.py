@@ -131,6 +131,7 @@ class TestTraced:
         with self.jax.enable_x64(True):
             yield
 
+    @pytest.mark.slow
     def test_derivatives_of_parameters_stocks_and_lookups(self, models):
         jnp = self.jax.numpy
         model = load_model(models / "Regions.mdl")
@@ -221,6 +222,7 @@ def residuals_of_run(model):
     return residuals
 
 
+@pytest.mark.slow
 def test_the_run_of_an_objective_is_compiled_for_all_rows(aging_file, counties):
     pytest.importorskip("jax", reason="needs the extra 'jax'")
     model = load_model(aging_file)
@@ -253,6 +255,7 @@ def test_the_recipes_own_error_function_is_compiled_as_it_stands(aging_file, cou
     assert (fits.summary["cost"] < 1e-2).all()
 
 
+@pytest.mark.slow
 def test_a_program_is_the_same_text_in_every_process(aging_file, models):
     pytest.importorskip("jax", reason="needs the extra 'jax'")
     code = (

@@ -177,6 +177,7 @@ AFTER_JAX = """
 """
 
 
+@pytest.mark.slow
 def test_rows_run_after_jax_without_a_fork_and_see_no_gpu(tmp_path):
     """jax#18989, jax#1075."""
     cache = os.environ["PARFIT_CACHE_DIR"]

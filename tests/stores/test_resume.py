@@ -636,6 +636,7 @@ def full_at(patch, pages: int) -> None:
     patch.setattr(sqlite, "connected", small)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_fit(engine, file, tmp_path):
     many = pd.concat([decays(200)] * 20)
     whole = fit(many, tmp_path / "whole.db", engine=engine)

@@ -22,6 +22,7 @@ def fit(data: pd.DataFrame, store: Any, x0: Any, **more: Any) -> parfit.Fits:
     return parfit.fit(data, residuals, x0, store=store, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["rows", "batch"])
 @pytest.mark.parametrize("how", ["a frame", "a callable"])
 def test_what_is_fixed_stays_where_the_call_says(tmp_path, engine, how):
@@ -44,6 +45,7 @@ def test_what_is_fixed_stays_where_the_call_says(tmp_path, engine, how):
     np.testing.assert_allclose(found.params["m"], 0.9 * THEN["y"], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["rows", "batch"])
 def test_bounds_that_exclude_the_old_solution_move_the_start_inside(tmp_path, engine):
     if engine == "batch":

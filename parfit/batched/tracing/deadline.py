@@ -40,7 +40,7 @@ def within(seconds: float | None, call: Callable[[], T]) -> T:
     begun.acquire()
 
     def watch() -> None:
-        begun.acquire()  # before, the exception could come while this thread is started, and leave `threading` in pieces
+        begun.acquire()  # before that, it could come while this thread is started, and leave `threading` in pieces
         wait = seconds
         while not over.wait(wait):
             with lock:

@@ -88,6 +88,7 @@ def test_values_from_another_start_are_those_of_pysd(pair):
     pair.assert_same(params=pair.construct.params[0], initial_condition=pair.construct.initial)
 
 
+@pytest.mark.slow
 def test_traced_values_from_another_start_are_those_of_pysd_and_derivatives_those_of_differences(pair):
     construct = pair.construct
     params, (time, stocks) = construct.params[1], construct.initial or (None, {})

@@ -215,6 +215,7 @@ def noise(tmp_path_factory):
     return lambda **arguments: model.simulate(columns=columns, **arguments)
 
 
+@pytest.mark.slow
 def test_noise_repeats_with_its_seed_and_differs_with_another(noise):
     first, again, other = noise(seed=1), noise(seed=1), noise(seed=2)
     for name, values in first.items():
@@ -224,6 +225,7 @@ def test_noise_repeats_with_its_seed_and_differs_with_another(noise):
             assert (values != other[name]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_in_a_trace(noise):
     with jax.enable_x64(True):
         traced = jax.jit(lambda low: noise(params={"low": low}, seed=3))(-1.0)

@@ -57,6 +57,7 @@ def test_truths_are_truths(load):
     assert len(run[run["late"]]) == int(run["late"].sum())
 
 
+@pytest.mark.slow
 def test_long_chains_of_variables(load):
     links = "\n".join(f"a{i} = a{i - 1} * 1.001 + pull" for i in range(1, 500))
     held = "\n".join(f"c{i} = c{i - 1} + 0.5" for i in range(1, 500))
