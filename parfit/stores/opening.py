@@ -12,7 +12,7 @@ from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
 from parfit.stores.reading import Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
 from parfit.stores.salvage import salvaged
 
-__all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
+__all__ = ["gives_way", "put_aside", "refuse_another", "refused_data", "what_is_there"]
 
 
 def gives_way(path: Path) -> bool:
@@ -87,6 +87,18 @@ def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
         raise StoreMismatchError(
             f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
         )
+
+
+def refused_data(path: Path, rows: int, same: int) -> StoreMismatchError:
+    """The error for data none of whose rows is there as it is now, though some of the labels may be."""
+    one = f"holds fits of other data: none of its {rows:,} rows is in these"
+    if not same:
+        return StoreMismatchError(f"{path} {one}; overwrite=True starts anew, another path keeps both")
+    return StoreMismatchError(
+        f"{path} {one} as it was. {'One has a label' if same == 1 else f'{same:,} have labels'} of these, with other "
+        "data, another start or other bounds: warm_start=True fits these again from the old solutions, "
+        "overwrite=True starts anew, another path keeps both"
+    )
 
 
 def _difference(name: str, was: Argument | None, now: Argument | None) -> str:
