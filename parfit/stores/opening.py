@@ -8,7 +8,7 @@ import shutil
 import warnings
 from pathlib import Path
 
-from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
+from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError, unlike
 from parfit.stores.reading import Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
 from parfit.stores.salvage import salvaged
 
@@ -74,8 +74,8 @@ def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
     mine, theirs = identity.call, other.call
     if [*identity.facts["names"]] != [*other.facts["names"]]:
         raise StoreMismatchError(
-            f"{path} holds fits of the parameters {other.facts['names']}, and these are "
-            f"{identity.facts['names']}; overwrite=True starts anew, another path keeps both"
+            f"{path} holds fits of other parameters: in these {unlike(other.facts['names'], identity.facts['names'])}; "
+            "overwrite=True starts anew, another path keeps both"
         )
     wrong = []
     for name in dict.fromkeys((*theirs, *mine)):
