@@ -9,7 +9,8 @@ import warnings
 from pathlib import Path
 
 from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError, unlike
-from parfit.stores.reading import Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
+from parfit.stores.log import damage_of_log
+from parfit.stores.reading import PAGE, Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
 from parfit.stores.salvage import salvaged
 
 __all__ = ["gives_way", "put_aside", "refuse_another", "refused_data", "what_is_there"]
@@ -26,7 +27,7 @@ def what_is_there(path: Path, identity: Identity) -> Stored | None:
     """What is there, from sound tables or without; None for nothing."""
     stored, error, call = None, None, identity.fingerprint()
     try:
-        if not is_empty(path):
+        if not is_empty(path) or damage_of_log(path, PAGE):
             stored = read_store(path)
     except UnreadableError as exc:
         error = exc
