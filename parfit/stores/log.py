@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,21 @@ Words = NDArray[np.uint32]
 def damage_of_log(path: str | os.PathLike[str], page: int) -> str:
     """What is wrong with the log of a file with pages of so many bytes, in words; nothing where SQLite reads all of it.
 
-    A process that writes meanwhile may be in the middle of a frame, but not a second time. Takes 1 ms a megabyte.
+    A process that writes meanwhile may be in the middle of a frame, but not again and again in the same. Takes 1 ms a
+    megabyte.
     """
     log = f"{os.path.realpath(path)}-wal"
     with contextlib.suppress(OSError):
         if os.path.getsize(log) > _HEAD:
             found = _first_bad(log, page)
-            if found is not None and found == _first_bad(log, page):
+            if found is not None and all(_once_more(log, page) == found for _ in range(2)):
                 return f"{os.path.basename(log)} is damaged behind frame {found}, and SQLite reads no further"
     return ""
+
+
+def _once_more(log: str, page: int) -> int | None:
+    time.sleep(0.01)
+    return _first_bad(log, page)
 
 
 def _first_bad(log: str, page: int) -> int | None:
