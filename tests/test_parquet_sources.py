@@ -210,3 +210,26 @@ def test_the_folder_of_the_user(file, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(file.parent))
     assert len(fit("~/data.parquet")) == 8
     assert len(fit("~")) == 8
+
+
+def test_fits_inside_the_folder_of_the_data_are_no_data(tmp_path):
+    folder = tmp_path / "d"
+    for name, rows in (("a.parquet", slice(0, 5)), ("inner/b.parquet", slice(5, 8))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        frame().iloc[rows].to_parquet(folder / name)
+    for store in (folder / "fits.parquet", folder / "inner" / "fits.pq"):
+        for _ in range(2):
+            fits = parfit.fit(folder, square, {"a": 0.0}, engine="rows", executor="serial", store=store)
+            assert len(fits) == 8
+    (again,) = parfit.open_store(folder / "fits.parquet").frames()
+    np.testing.assert_allclose(again["a"], range(8), atol=1e-4)
+
+
+def test_fits_may_be_data_themselves(tmp_path):
+    folder = tmp_path / "d"
+    store = folder / "fits.parquet"
+    folder.mkdir()
+    parfit.fit(frame(), lambda p, row: (p["y"] - row["y"]) ** 2, {"y": 0.0}, executor="serial", store=store)
+    assert len(fit(store)) == 8
+    with pytest.raises(InvalidInputError, match=r"d has no Parquet files beside fits of parfit's \(.*fits.parquet\)"):
+        fit(folder)

@@ -33,6 +33,7 @@ __all__ = [
     "nearest",
     "refuse_unknown",
     "shown",
+    "unlike",
 ]
 
 
@@ -143,6 +144,20 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
     """How many parameters, and which: ``2 parameters ('a', 'b')``."""
     more = ", …" if len(names) > limit else ""
     return f"{len(names)} parameter{'' if len(names) == 1 else 's'} ({', '.join(map(repr, names[:limit]))}{more})"
+
+
+def unlike(was: Sequence[str], now: Sequence[str], limit: int = 4) -> str:
+    """How names differ from what they were: ``'a' is missing, 'b', 'c' are new``, the first of each."""
+    parts = []
+    for these, others, what in ((was, now, "missing"), (now, was, "new")):
+        gone = set(others)
+        if found := [name for name in these if name not in gone]:
+            more = f", … ({len(found)} in all)" if len(found) > limit else ""
+            parts.append(f"{', '.join(map(repr, found[:limit]))}{more} {'is' if len(found) == 1 else 'are'} {what}")
+    if not parts:
+        old, new = next(pair for pair in zip(was, now, strict=True) if pair[0] != pair[1])
+        parts.append(f"the order is another: {new!r} is where {old!r} was")
+    return ", ".join(parts)
 
 
 def nearest(name: object, known: Iterable[object]) -> str | None:

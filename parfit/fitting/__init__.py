@@ -141,7 +141,7 @@ def fit(
     warm_start : bool
         Datasets that have changed start from their old solution in the store.
     overwrite : bool
-        Begin anew where the store holds fits of something else.
+        Begin anew, whatever fits the store holds, be they of this very call. What is no store of parfit's stays.
     seed : int or None
         Every dataset's random numbers come from this and its position.
     progress : bool or callable, optional

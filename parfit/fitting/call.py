@@ -27,6 +27,7 @@ from parfit.core.errors import (
     StoreError,
     refuse_unknown,
     shown,
+    unlike,
 )
 from parfit.core.origin import Origin
 from parfit.core.problem import Problem
@@ -119,9 +120,8 @@ class Call:
         call = call._from_solution(old) if again else call
         known = self.problem.parameters.names  # none, where x0 is a callable and there are no data
         if known and call.problem.parameters.names != known:
-            raise InvalidInputError(
-                f"refit keeps the parameters' names {known}, and the new x0 has {call.problem.parameters.names}"
-            )
+            new = unlike(known, call.problem.parameters.names)
+            raise InvalidInputError(f"refit keeps the parameters' names, and in the new x0 {new}")
         columns = old.columns_copy() if known else None
         store = MemoryStore(len(old), len(call.problem.parameters.names), columns)
         with one_ctrl_c():
@@ -155,13 +155,15 @@ class Call:
         plan: Plan | None = None
         reason = "interrupted before another was chosen"
         every, work = np.arange(len(self.datasets)), Windows([positions], self.datasets.window)
+        known = store.engine if already and not len(positions) else None  # of fits all of which are there
+
+        def ran() -> tuple[str, str]:
+            return self.engine_of(plan) if known is None else (known, f"store {_named(self.store)}")
 
         def result() -> Fits:
             columns: Columns = store.columns()
             seconds = time.perf_counter() - begin
-            engine, where = self.engine_of(plan)
-            if not len(positions) and store.engine is not None:
-                engine = store.engine
+            engine, where = ran()
             if engine == "rows":
                 columns = reconcile(columns)
             hooks = (self.refit, self._debug, self._sensitivity)
@@ -169,9 +171,12 @@ class Call:
             return Fits(columns, self.datasets.labels, self.problem.parameters.structure, origin)
 
         try:
+            if known is not None and self.given["engine"] not in ("auto", known):
+                store.settle(self.given["engine"])  # refused as where one is missing
             resumed = already > 0 and len(positions) > 0  # as when none were there, the others are looked at, too
             plan, reason = self.choose(Windows([every], self.datasets.window) if resumed else work, store)
-            engine, where = self.engine_of(plan)
+            reason = reason if known is None else "all fits were in the store"
+            engine, where = ran()
             said = reason.partition(" for dataset ")[0].partition(": ")[0]  # others read a log: no label, no value
             _log.info("engine %s: %s; %d datasets, %s", engine, said, len(positions), where)
             if len(positions):
@@ -301,6 +306,10 @@ class Call:
 def is_in_parts(store: Any) -> bool:
     """Whether a store is a folder of Parquet files."""
     return isinstance(store, (str, os.PathLike)) and Path(store).suffix.lower() in (".parquet", ".pq")
+
+
+def _named(store: Any) -> str:
+    return str(store) if isinstance(store, (str, os.PathLike)) else type(store).__name__
 
 
 def _refuse_if_all_invalid(fits: Fits, columns: Columns) -> None:

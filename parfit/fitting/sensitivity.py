@@ -123,7 +123,7 @@ class _Out:
             return empty if self._parts is None else self._parts[0]
         block = self._block
         if isinstance(block, FrameBlock):
-            return self._table(block.frame, names)
+            return self._table(names)
         if isinstance(block, TreeBlock):
             parts = iter(self._parts or [])
             return mapped(block.tree, lambda leaf: self._array(next(parts, None), leaf))
@@ -133,11 +133,13 @@ class _Out:
     def _array(self, part: FloatArray | None, leaf: NDArray[Any]) -> FloatArray:
         return np.full((len(leaf), self._n, *leaf.shape[1:]), np.nan) if part is None else part
 
-    def _table(self, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-        numeric = frame.columns[_numeric(frame)]
+    def _table(self, names: list[str]) -> pd.DataFrame:
+        form, rows = self._datasets.form, len(self._datasets)
+        assert form is not None
+        numeric = form.columns[_numeric(form)]
         found = self._parts[0] if self._parts else None
-        values = np.full((len(frame), self._n, len(numeric)), np.nan) if found is None else found
-        values = values.reshape(len(frame), self._n * len(numeric))
+        values = np.full((rows, self._n, len(numeric)), np.nan) if found is None else found
+        values = values.reshape(rows, self._n * len(numeric))
         return pd.DataFrame(values, index=self._datasets.labels.copy(), columns=_columns(names, numeric))
 
 

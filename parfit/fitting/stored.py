@@ -91,6 +91,7 @@ def store_for(
         identity_of(datasets, problem, solver, given),
         _wanted(datasets, problem),
         retry_failed=given["retry_failed"],
+        warm_start=given["warm_start"],
         overwrite=given["overwrite"],
     )
 

@@ -12,6 +12,8 @@ from parfit.core.errors import InvalidInputError, InvalidTypeError
 __all__ = ["Source", "is_parquet", "source_of", "way_to"]
 
 _ENDINGS = (".parquet", ".pq")
+#: What a folder has that a fit has written (`parfit.stores.parts`), also where that is inside the one with the data.
+_RESULTS = "_parfit.json"
 #: How such a file begins, plain or encrypted.
 _MAGIC = (b"PAR1", b"PARE")
 #: What is an address and no path, also where a Path has made one slash of two; a drive has one letter.
@@ -124,9 +126,14 @@ def _files_at(data: str | os.PathLike[str]) -> list[Path]:
         raise InvalidInputError(f"data: there is no file or folder {path}")
     if not path.is_dir():
         return [path]
-    found = sorted((p for p in path.rglob("*") if p.is_file() and _is_data(p, path)), key=Path.as_posix)
+    results = {p.parent for p in path.rglob(_RESULTS)} - {path}
+    found = sorted(
+        (p for p in path.rglob("*") if p.is_file() and _is_data(p, path) and results.isdisjoint(p.parents)),
+        key=Path.as_posix,
+    )
     if not found:
-        raise InvalidInputError(f"data: the folder {path} has no Parquet files")
+        besides = f" beside fits of parfit's ({min(results)})" if results else ""
+        raise InvalidInputError(f"data: the folder {path} has no Parquet files{besides}")
     for p in found:
         if inner := next((name for name in p.relative_to(path).parts[:-1] if "=" in name), None):
             raise InvalidInputError(

@@ -8,11 +8,12 @@ import shutil
 import warnings
 from pathlib import Path
 
-from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError
-from parfit.stores.reading import Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
+from parfit.core.errors import ParfitWarning, StoreError, StoreMismatchError, unlike
+from parfit.stores.log import damage_of_log
+from parfit.stores.reading import PAGE, Argument, Identity, Stored, UnreadableError, is_empty, is_ours, read_store
 from parfit.stores.salvage import salvaged
 
-__all__ = ["gives_way", "put_aside", "refuse_another", "what_is_there"]
+__all__ = ["gives_way", "put_aside", "refuse_another", "refused_data", "what_is_there"]
 
 
 def gives_way(path: Path) -> bool:
@@ -26,7 +27,7 @@ def what_is_there(path: Path, identity: Identity) -> Stored | None:
     """What is there, from sound tables or without; None for nothing."""
     stored, error, call = None, None, identity.fingerprint()
     try:
-        if not is_empty(path):
+        if not is_empty(path) or damage_of_log(path, PAGE):
             stored = read_store(path)
     except UnreadableError as exc:
         error = exc
@@ -74,8 +75,8 @@ def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
     mine, theirs = identity.call, other.call
     if [*identity.facts["names"]] != [*other.facts["names"]]:
         raise StoreMismatchError(
-            f"{path} holds fits of the parameters {other.facts['names']}, and these are "
-            f"{identity.facts['names']}; overwrite=True starts anew, another path keeps both"
+            f"{path} holds fits of other parameters: in these {unlike(other.facts['names'], identity.facts['names'])}; "
+            "overwrite=True starts anew, another path keeps both"
         )
     wrong = []
     for name in dict.fromkeys((*theirs, *mine)):
@@ -87,6 +88,18 @@ def refuse_another(path: Path, identity: Identity, other: Identity) -> None:
         raise StoreMismatchError(
             f"{path} holds fits of another call: {text}. overwrite=True starts anew, another path keeps both"
         )
+
+
+def refused_data(path: Path, rows: int, same: int) -> StoreMismatchError:
+    """The error for data none of whose rows is there as it is now, though some of the labels may be."""
+    one = f"holds fits of other data: none of its {rows:,} rows is in these"
+    if not same:
+        return StoreMismatchError(f"{path} {one}; overwrite=True starts anew, another path keeps both")
+    return StoreMismatchError(
+        f"{path} {one} as it was. {'One has a label' if same == 1 else f'{same:,} have labels'} of these, with other "
+        "data, another start or other bounds: warm_start=True fits these again from the old solutions, "
+        "overwrite=True starts anew, another path keeps both"
+    )
 
 
 def _difference(name: str, was: Argument | None, now: Argument | None) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from parfit.core.errors import StoreError
 from parfit.core.fingerprint import digest
+from parfit.stores.log import damage_of_log
 from parfit.stores.packing import Rows, unpacked
 
 __all__ = [
@@ -114,11 +115,15 @@ def read_store(path: str | os.PathLike[str]) -> Stored:
         Where there is no such file, or it is none of parfit's, or nothing of it can be read.
     """
     path = Path(path)
-    if not os.path.isfile(path) or is_empty(path):
+    unread = damage_of_log(path, PAGE)
+    if not os.path.isfile(path) or (is_empty(path) and not unread):
         raise StoreError(f"there is no store {path}")
     try:
         with _reader(path) as file:
-            return _read(file, path)
+            if unread and not file.execute("select count(*) from sqlite_master").fetchone()[0]:
+                raise sqlite3.DatabaseError(unread)
+            stored = _read(file, path)
+            return stored if stored.damage else stored._replace(damage=unread)
     except DAMAGE as exc:
         again = "overwrite=True starts anew" if is_ours(path) else "without the file, it starts anew"
         advice = f"the call of fit that wrote it recovers the rows that are sound; {again}"

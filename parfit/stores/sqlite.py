@@ -38,7 +38,7 @@ from parfit.core.solution import Outcome, Solution, Solutions, Status
 from parfit.stores.database import connected, make_tables, say, synchronise_soon, wait_until_synchronised
 from parfit.stores.lock import Lock
 from parfit.stores.matching import matched, merged
-from parfit.stores.opening import gives_way, put_aside, refuse_another, what_is_there
+from parfit.stores.opening import gives_way, put_aside, refuse_another, refused_data, what_is_there
 from parfit.stores.packing import Packer, Rows
 from parfit.stores.reading import Identity, Stored
 
@@ -86,8 +86,10 @@ class SqliteStore(Store):
         Of which datasets.
     retry_failed
         Whether rows that did not converge are to be fitted again.
+    warm_start
+        Whether rows that have all changed go on from the old ones of their labels.
     overwrite
-        Whether a table of something else gives way.
+        Whether what is there gives way, be it of this very call.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class SqliteStore(Store):
         wanted: Wanted,
         *,
         retry_failed: bool = False,
+        warm_start: bool = False,
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path).resolve()  # one lock, by whatever name the file is called
@@ -114,6 +117,7 @@ class SqliteStore(Store):
         self._identity = identity._replace(facts={**identity.facts, "first_block": 1})
         self._call = identity.fingerprint()
         self._retry_failed = retry_failed
+        self._warm_start = warm_start
         self._overwrite = overwrite
         count, n = len(wanted.fingerprints), len(identity.facts["names"])
         self._columns = Columns(count, n)
@@ -241,10 +245,9 @@ class SqliteStore(Store):
         held = merged(stored.rows, n)
         matches = matched(held, self._rows.fingerprints, self._rows.labels)
         if count and len(held.positions) and not matches.known:
-            raise StoreMismatchError(
-                f"{self._path} holds fits of other data: none of its {len(held.positions):,} rows is in these; "
-                "overwrite=True starts anew, another path keeps both"
-            )
+            same = int(np.isin(held.labels, self._rows.labels).sum())
+            if not (same and self._warm_start):
+                raise refused_data(self._path, len(held.positions), same)
         here = np.flatnonzero(matches.rows >= 0)
         of_these = matches.rows[here]
         self._columns.place(here, held.columns.taken(of_these))

@@ -51,6 +51,25 @@ def test_rows_that_are_left_go_to_the_engine_of_the_others(tmp_path):
     assert "the fits that are there are of engine 'rows'" in fits.engine_reason
 
 
+@pytest.mark.parametrize("engine", ["rows", "batch"])
+def test_fits_that_are_all_there_say_so(tmp_path, engine):
+    pytest.importorskip("jax")
+
+    def decay(p, row):
+        return np.stack([p["m"] - row["y"], 0.1 * p["m"]])
+
+    path, other = tmp_path / "fits.db", {"rows": "batch", "batch": "rows"}[engine]
+    parfit.fit(DATA, decay, {"m": 1.0}, engine=engine, store=path)
+    for asked in ("auto", engine):
+        fits = parfit.fit(DATA, decay, {"m": 1.0}, engine=asked, store=path)
+        assert (fits.engine, fits.engine_reason) == (engine, "all fits were in the store")
+        assert f"engine {engine}, store {path}" in repr(fits)
+    for data in (DATA, pd.concat([DATA, DATA.iloc[:1].rename(index="{}b".format)])):
+        with pytest.raises(parfit.StoreMismatchError, match=f"engine '{engine}', and this call would go on with"):
+            parfit.fit(data, decay, {"m": 1.0}, engine=other, store=path)
+    assert parfit.fit(DATA, decay, {"m": 1.0}, engine=other, store=path, overwrite=True).engine == other
+
+
 def test_what_failed_before_is_raised_again_where_errors_are_to_be(tmp_path):
     def moody(p, row):
         if row.name == "r3":

@@ -179,7 +179,7 @@ def test_data_may_grow_and_shrink(file):
     [
         ({"objective": lambda p, row: 2 * residuals(p, row)}, "objective was residuals and is .*<lambda>"),
         ({"x0": {"height": 2.0, "rate": 1.0}}, r"x0 was \{'height': 1.0, 'rate': 1.0\} and is \{'height': 2.0"),
-        ({"x0": {"height": 2.0, "k": 1.0}}, r"parameters \['height', 'rate'\], and these are \['height', 'k'\]"),
+        ({"x0": {"height": 2.0, "k": 1.0}}, "other parameters: in these 'rate' is missing, 'k' is new;"),
         ({"bounds": {"rate": (0, 5)}}, r"bounds was None and is \{'rate': \(0, 5\)\}"),
         ({"fixed": ["rate"]}, "fixed was .* and is "),
         ({"method": "trf"}, "method was None and is 'trf'"),
@@ -280,9 +280,9 @@ def test_where_and_how_fast_it_runs_does_not_count(file):
 def test_the_other_engine_does_not_go_on(file):
     pytest.importorskip("jax")
     fit(decays(10), file, engine="batch")
-    with pytest.raises(StoreMismatchError, match="engine 'batch'"):
-        fit(decays(12), file, engine="rows")
-    assert fit(decays(10), file, engine="rows").engine == "batch"  # where there is nothing to do
+    for n in (12, 10):  # also where nothing is left to fit
+        with pytest.raises(StoreMismatchError, match="holds fits of engine 'batch', and this call would go on with 'r"):
+            fit(decays(n), file, engine="rows")
 
 
 def test_other_data_are_refused(file):
@@ -696,3 +696,21 @@ def test_all_that_the_objective_is_handed_with_the_parameters_counts(file, tmp_p
     fit(data, other, by_kind, x0={"m": 1.0})
     with pytest.raises(StoreMismatchError, match=r"x0 was \{'m': 1.0\} and is a Series"):
         fit(data, other, by_kind, x0=pd.Series({"m": 1.0}))
+
+
+def test_other_parameters_are_named_the_first_of_them(file):
+    def many(p, row):
+        return sum((value - k) ** 2 for k, value in enumerate(p.values()))
+
+    def call(names):
+        return fit(decays(1), file, many, dict.fromkeys(names, 0.0), method="L-BFGS-B")
+
+    names = [f"a{i}" for i in range(30)]
+    call(names)
+    for others, said in (
+        (["b", *names[10:]], r"in these 'a0', 'a1', 'a2', 'a3', … \(10 in all\) are missing, 'b' is new; overwrite"),
+        ([*names[:5], *names[6:]], "in these 'a5' is missing; overwrite"),
+        ([*names[:5], "a6", "a5", *names[7:]], "in these the order is another: 'a6' is where 'a5' was; overwrite"),
+    ):
+        with pytest.raises(StoreMismatchError, match=f"holds fits of other parameters: {said}"):
+            call(others)

@@ -124,6 +124,81 @@ def test_what_is_in_the_log_only_is_found_too(made, tmp_path):
     assert told
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A store as a kill leaves it, whose rows are all in the log; the log, and what is in each row."""
+    folder = tmp_path_factory.mktemp("killed")
+
+    def look(done, total):
+        if done == ROWS - 20:
+            for ending in ("", "-wal"):
+                shutil.copy(f"{folder / 'made.db'}{ending}", folder / f"fits.db{ending}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parfit.stores.sqlite._BURST_S", 0)
+        patch.setattr("parfit.stores.sqlite._LONGEST_REST_S", 0)
+        patch.setattr("parfit.stores.sqlite._SYNCHRONISED_S", 60)
+        parfit.fit(
+            DATA, residuals, {"height": 1.0, "rate": 1.0}, store=folder / "made.db", engine="rows", executor="serial",
+            progress=look,
+        )  # fmt: skip
+    return folder
+
+
+def frames_of(log):
+    return (len(log) - 32) // (24 + PAGE)
+
+
+@pytest.mark.parametrize("place", ["head", 0, 1, 4, 0.3, 0.7])
+@pytest.mark.parametrize("how", ["one bit", "salt", "zeros"])
+def test_damage_in_the_middle_of_the_log_is_told_and_mended(killed, tmp_path, place, how):
+    file, log = tmp_path / "fits.db", tmp_path / "fits.db-wal"
+    shutil.copy(killed / "fits.db", file)
+    content = bytearray((killed / "fits.db-wal").read_bytes())
+    shutil.copytree(killed, tmp_path / "copy")
+    whole = parfit.open_store(tmp_path / "copy" / "fits.db")
+    assert whole.success.sum() > ROWS // 2
+    frame = place if isinstance(place, int) else 0 if place == "head" else int(place * frames_of(content))
+    begin = 32 + frame * (24 + PAGE)
+    if place == "head":
+        content[24 if how == "one bit" else 5] ^= 1  # not the salts, which tell which frames are the log's
+    elif how == "zeros":
+        content[begin + 24 : begin + 24 + PAGE] = bytes(PAGE)
+    else:
+        content[begin + (9 if how == "salt" else 1000)] ^= 1
+    log.write_bytes(content)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with contextlib.suppress(StoreError):  # where what SQLite reads is not a store yet
+            parfit.open_store(file)
+            assert "fits.db-wal is damaged behind frame" in str(told[-1].message)
+    found, fresh, said = fit(file)
+    assert any("is damaged" in text and "kept as fits.db.damaged" in text for text in said)
+    done = whole.success.to_numpy()
+    assert fresh < ROWS - done.sum() + ROWS // 10
+    assert found.success.all()
+    assert_frame_equal(found.params[done], whole.params[done], check_exact=True)
+    assert fit(file)[1:] == (0, [])
+
+
+@pytest.mark.parametrize("how", ["cut", "cut in a frame", "zeros", "last frame", "nothing"])
+def test_what_a_kill_tears_at_the_end_of_the_log_is_no_damage(killed, tmp_path, how):
+    shutil.copy(killed / "fits.db", file := tmp_path / "fits.db")
+    content = bytearray((killed / "fits.db-wal").read_bytes())
+    last = 32 + (frames_of(content) - 1) * (24 + PAGE)
+    if how == "last frame":
+        content[last + 1000] ^= 1
+    elif how == "zeros":
+        content[last:] = bytes(len(content) - last)
+    elif how != "nothing":
+        del content[last + (100 if how == "cut in a frame" else 0) :]
+    (tmp_path / "fits.db-wal").write_bytes(content)
+    assert parfit.open_store(file).success.sum() > ROWS // 2
+    found, _, told = fit(file)
+    assert told == []
+    assert found.success.all()
+
+
 def test_blocks_of_another_call_are_none(made):
     with contextlib.closing(sqlite3.connect(made / "fits.db")) as db:
         count = db.execute("select count(*) from blocks").fetchone()[0]

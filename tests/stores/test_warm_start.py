@@ -60,3 +60,44 @@ def test_bounds_that_exclude_the_old_solution_move_the_start_inside(tmp_path, en
     found = fit(THEN, tmp_path / "fits.db", start, bounds=bounds, warm_start=True, **more)
     assert found.success.all()
     np.testing.assert_allclose(found.params["m"], THEN["y"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["rows", "batch"])
+def test_data_that_have_all_changed_go_on_from_their_labels(tmp_path, engine):
+    if engine == "batch":
+        pytest.importorskip("jax")
+    more = {"engine": engine, "executor": "serial" if engine == "rows" else None}
+    data = pd.DataFrame({"y": np.linspace(1, 2, 10)}, index=[f"r{i}" for i in range(10)])
+    other = data.iloc[::-1] * 1.01
+
+    def objective(p: Any, row: pd.Series) -> Any:
+        return np.stack([p["m"] ** 2 - row["y"], 0.5 * (p["m"] ** 2 - row["y"])])
+
+    path = tmp_path / "fits.db"
+    old = parfit.fit(data, objective, {"m": 9.0}, store=path, **more)
+    with pytest.raises(parfit.StoreMismatchError, match=r"none of its 10 rows is in these as it was\. 10 have labels"):
+        parfit.fit(other, objective, {"m": 9.0}, store=path, **more)
+    found = parfit.fit(other, objective, {"m": 9.0}, store=path, warm_start=True, **more)
+    assert found.success.all()
+    assert (found.summary["nfev"] < old.summary["nfev"].min()).all()
+    wanted = parfit.fit(other, objective, old.params.loc[other.index], **more)
+    np.testing.assert_array_equal(found.params, wanted.params)
+    for again in (data, other):  # what was fitted before the data changed is there, too
+        fits = parfit.fit(again, objective, {"m": 9.0}, store=path, **more)
+        np.testing.assert_array_equal(fits.params, (old if again is data else found).params)
+    pd.testing.assert_frame_equal(parfit.open_store(path).params, found.params)
+
+
+def test_one_label_that_is_known_is_enough_and_none_is_not(tmp_path):
+    path = tmp_path / "fits.db"
+    data = pd.DataFrame({"y": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
+    fit(data, path, {"m": 0.0, "offset": 0.0}, fixed=["offset"])
+    strange = (data * 2).set_axis(["x", "y", "z"])
+    for warm_start in (False, True):
+        with pytest.raises(parfit.StoreMismatchError, match="none of its 3 rows is in these; overwrite"):
+            fit(strange, path, {"m": 0.0, "offset": 0.0}, fixed=["offset"], warm_start=warm_start)
+    partly = (data * 2).set_axis(["x", "y", "b"])
+    with pytest.raises(parfit.StoreMismatchError, match=r"One has a label of these, .*: warm_start=True fits these"):
+        fit(partly, path, {"m": 0.0, "offset": 0.0}, fixed=["offset"])
+    found = fit(partly, path, {"m": 0.0, "offset": 0.0}, fixed=["offset"], warm_start=True)
+    np.testing.assert_allclose(found.params["m"], [2, 4, 6], rtol=1e-6)

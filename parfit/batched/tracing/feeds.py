@@ -156,8 +156,13 @@ def _row(index: pd.Index[Any], values: Array, chosen: NDArray[np.intp], opaque: 
 
 
 def is_number(column: pd.Series[Any]) -> bool:
-    """Whether a column holds nothing but real numbers."""
-    if column.dtype.kind == "O":
+    """Whether a column holds nothing but real numbers: only of Python's objects do the values tell, else the type does.
+
+    A column of text with nothing but gaps, as some rows of one may have, is text.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return is_number(column.dtype.categories.to_series())
+    if column.dtype == np.dtype(object):
         return bool(len(column)) and all(isinstance(v, Real) for v in column.array)
     return bool(pd.api.types.is_numeric_dtype(column.dtype)) and not pd.api.types.is_complex_dtype(column.dtype)
 
