@@ -19,7 +19,7 @@ from parfit import (
     StoreError,
     StoreMismatchError,
 )
-from parfit.fitting import parted
+from parfit.fitting.filling import Filling
 from parfit.parquet import ParquetRows
 from parfit.parquet import rows as reading
 from parfit.stores import sqlite
@@ -198,14 +198,14 @@ def test_other_data_fewer_data_and_the_other_engine_are_refused(folder):
 
 def test_few_parts_are_in_memory_at_a_time(engine, folder, monkeypatch):
     most = []
-    original = parted._Filling._begin
+    original = Filling._begin
 
     def begin(filling, *args):
         made = original(filling, *args)
         most.append(len(filling._begun))
         return made
 
-    monkeypatch.setattr(parted._Filling, "_begin", begin)
+    monkeypatch.setattr(Filling, "_begin", begin)
     more = {"executor": "processes", "workers": 2} if engine == "rows" else {}
     fit(decays(200), folder, engine=engine, **more)
     assert len(most) == 20

@@ -1,0 +1,261 @@
+"""The parts of a folder, as solutions come: which are lacking, what is kept of each, and when one is written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from parfit.core.data import Datasets
+from parfit.core.errors import StoreError, StoreMismatchError
+from parfit.core.fingerprint import digest
+from parfit.core.problem import Problem
+from parfit.core.protocols import Sink, Store
+from parfit.core.solution import Outcome, Solutions, Status
+from parfit.core.tasks import FitTasks, TasksInTurn
+from parfit.core.windows import Windows, cut
+from parfit.fitting.kinds import MismatchWatch
+from parfit.fitting.part import TRACEBACKS, as_part, column, first_kind, footer_of, with_kept
+from parfit.fitting.stored import fingerprints_of, store_for
+from parfit.stores import MemoryStore
+from parfit.stores.parts import Parts
+from parfit.stores.reading import UnreadableError
+
+if TYPE_CHECKING:
+    from parfit.fitting.call import Call
+
+__all__ = ["Filling"]
+
+Positions = NDArray[np.intp]
+
+#: So many different warnings are counted.
+_TEXTS = 1000
+
+
+@dataclass
+class Begun:
+    """A part on its way.
+
+    Attributes
+    ----------
+    labels, problem
+        Its own.
+    data, same
+        The fingerprint of all of it, and whether the file that is there is of these data.
+    kept : ndarray of bool
+        Which rows stay as they are in the file that is there.
+    store
+        Of the others.
+    left
+        How many are still to come.
+    undone
+        Whether some of them came back undone, for the next call to have.
+    opened
+        What is to be closed.
+    """
+
+    labels: pd.Index[Any]
+    problem: Problem
+    data: str
+    same: bool
+    kept: NDArray[np.bool_]
+    store: Store
+    left: int
+    undone: bool = False
+    opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+class Filling(Sink):
+    """The parts of a folder, as solutions come."""
+
+    noted = True  # for the part that is on its way, which is in a file of SQLite
+
+    def __init__(self, call: Call, parts: Parts) -> None:
+        self._call, self._parts = call, parts
+        self._begun: dict[int, Begun] = {}
+        #: The number of each part that is not done, and the positions that it lacks.
+        self._lacking: list[tuple[int, Positions | range]] = []
+        self._texts: Counter[str] = Counter()
+        self._warned = 0
+        self.engine = parts.engine
+
+    @property
+    def warned(self) -> tuple[Counter[str], int]:
+        """What the objective warned of, and for how many datasets."""
+        return self._texts, self._warned
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        for begun in self._begun.values():
+            with contextlib.suppress(StoreError):  # what is not written is fitted again
+                begun.opened.close()
+
+    # ---- what there is to do
+
+    def survey(self) -> Windows:
+        """The positions that are not done."""
+        parts = self._parts
+        same = False
+        for k in range(len(parts)):
+            span: Positions | range = parts.range_of(k)
+            if parts.rows_file(k).exists():
+                span = self._lacking_of(self._begin(k, "rows"), k)
+            elif k in parts.footers:
+                begun = self._begin(k, None)
+                span = self._lacking_of(begun, k)
+                same |= begun.same
+                del self._begun[k]
+                if begun.kept.all():
+                    continue
+            self._lacking.append((k, span))
+        if parts.footers and not same and not self._begun:
+            raise StoreMismatchError(
+                f"{parts.path} holds fits of other data: none of its {len(parts.footers)} parts is of these; "
+                "overwrite=True starts anew, another path keeps both"
+            )
+        return Windows([span for _, span in self._lacking], self._call.datasets.window)
+
+    def _lacking_of(self, begun: Begun, k: int) -> Positions:
+        done = begun.kept.copy()
+        done[np.fromiter(begun.store.done(), dtype=np.intp)] = True
+        found: Positions = self._parts.range_of(k).start + np.flatnonzero(~done)
+        return found
+
+    def _begin(self, k: int, engine: str | None) -> Begun:
+        """Open a part: what is kept of it, and where the rest goes."""
+        call, parts = self._call, self._parts
+        span, given = parts.range_of(k), call.given
+        datasets = call.datasets.part(span.start, span.stop)
+        problem = dataclasses.replace(call.problem, parameters=call.problem.parameters.part(span.start, span.stop))
+        parts.refuse_labels(datasets.labels, k)
+        prints = fingerprints_of(datasets, problem.parameters)
+        kept = np.zeros(len(span), dtype=bool)
+        footer = parts.footers.get(k)
+        same = footer is not None and footer["data"] == _as_one(prints[: footer["rows"]])
+        if footer is not None and same:
+            kept[: footer["rows"]] = True
+            if given["retry_failed"] and footer["counts"].get(Status.CONVERGED.value, 0) < footer["rows"]:
+                kept[: footer["rows"]] = column(parts.read(k), "success", problem.parameters.structure)
+        store: Store = MemoryStore(len(span), len(problem.parameters.names))
+        begun = Begun(datasets.labels, problem, _as_one(prints), same, kept, store, 0)
+        if engine == "rows":
+            begun.store = self._on_disk(k, begun, datasets)
+        self._begun[k] = begun
+        return begun
+
+    def _on_disk(self, k: int, begun: Begun, datasets: Datasets) -> Store:
+        """The solutions of a part that another call may go on from; what is there of other data gives way."""
+        for overwrite in (False, True):
+            given = {**self._call.given, "overwrite": overwrite}
+            made = store_for(self._parts.rows_file(k), datasets, begun.problem, self._call.solver, given)
+            try:
+                begun.opened.enter_context(made)
+                made.settle("rows")
+                return made
+            except (StoreMismatchError, UnreadableError):
+                if overwrite:
+                    raise
+        raise AssertionError("a file that is to give way does not")
+
+    # ---- the work, a part after another
+
+    def windows(self) -> Iterator[Positions]:
+        """The positions to be fitted; each part is begun when its turn comes."""
+        for k, span in self._lacking:
+            if k not in self._begun:
+                self._begin(k, self.engine)
+            begun = self._begun[k]
+            begun.left = len(span)
+            if not len(span):
+                self._finish(k)
+                continue
+            yield from cut(span, self._call.datasets.window)
+
+    def tasks(self) -> TasksInTurn:
+        """The same as tasks."""
+        call = self._call
+        chosen = (FitTasks(call.datasets, call.problem.parameters, p, call.chunk_size) for p in self.windows())
+        return TasksInTurn(chosen, sum(len(span) for _, span in self._lacking))
+
+    def watch(self, work: Windows) -> MismatchWatch | None:
+        """Who looks at the first datasets; nobody where the parts that are there tell of what kind the objective is."""
+        return None if first_kind(self._parts.footers) is not None else MismatchWatch(work, len(self._call.datasets))
+
+    def finish(self) -> None:
+        """Write the parts of which everything is there."""
+        for _ in self.windows():
+            raise AssertionError("there is something left to fit")
+
+    # ---- the protocol
+
+    def settle(self, engine: str) -> None:
+        parts = self._parts
+        if self.engine not in (None, engine) and (parts.footers or self._begun):
+            raise StoreMismatchError(
+                f"{parts.path} holds fits of engine {self.engine!r}, and this call would go on with {engine!r}, whose "
+                f"last digits are others: engine={self.engine!r} goes on, overwrite=True starts anew"
+            )
+        self.engine = engine
+        parts.note(engine=engine)
+
+    def put(self, position: int, outcome: Outcome) -> None:
+        k, at = divmod(position, self._parts.manifest.rows)
+        begun = self._begun[k]
+        begun.store.put(at, dataclasses.replace(outcome, key=at))
+        if outcome.warnings:
+            self._warned += 1
+            self._texts.update(f"{w.category}: {w.message}" for w in outcome.warnings)
+            if len(self._texts) > 2 * _TEXTS:
+                self._texts = Counter(dict(self._texts.most_common(_TEXTS)))
+        begun.undone |= outcome.left
+        self._less(k, 1)
+
+    def put_many(self, solutions: Solutions) -> None:
+        k = int(solutions.positions[0]) // self._parts.manifest.rows
+        at = solutions.positions - self._parts.range_of(k).start
+        self._begun[k].store.put_many(dataclasses.replace(solutions, positions=at))
+        self._less(k, len(solutions))
+
+    def _less(self, k: int, count: int) -> None:
+        begun = self._begun[k]
+        begun.left -= count
+        if not begun.left and begun.undone:
+            self._leave(k)
+        elif not begun.left:
+            self._finish(k)
+
+    def _leave(self, k: int) -> None:
+        """Let go of a part that is for the next call to finish."""
+        begun = self._begun.pop(k)
+        begun.opened.close()
+        if begun.store.columns().has(Status.NOT_RUN, Status.WORKER_LOST).all():
+            self._parts.drop_rows(k)
+
+    def _finish(self, k: int) -> None:
+        """Write a part that is whole, and let go of it."""
+        begun, parts = self._begun[k], self._parts
+        structure = begun.problem.parameters.structure
+        frame, footer = as_part(begun.store.columns(), begun.labels, structure)
+        if begun.kept.any():
+            tracebacks = [said for said in parts.footers[k]["tracebacks"] if begun.kept[said[0]]]
+            frame = with_kept(frame, parts.read(k), begun.kept)
+            footer = {
+                **footer_of(frame, structure),
+                "tracebacks": sorted(tracebacks + footer["tracebacks"])[:TRACEBACKS],
+            }
+        parts.write(k, frame, {**footer, "data": begun.data})
+        with contextlib.suppress(StoreError):  # what it could not write is in the part
+            begun.opened.close()
+        parts.drop_rows(k)
+        del self._begun[k]
+
+
+def _as_one(fingerprints: NDArray[np.uint64]) -> str:
+    return digest(fingerprints).hex()
