@@ -24,9 +24,11 @@ from parfit.core.structure import Structure
 from parfit.fitting.filling import Filling
 from parfit.fitting.part import TRACEBACKS, as_part, first_kind, footer_of, reconciled
 from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
-from parfit.fitting.stored import identity_of, open_store, structure_of
+from parfit.fitting.stored import held_by, identity_of, structure_of
 from parfit.parted import PartedFits
-from parfit.stores.parts import Manifest, Parts, read_footers, read_manifest, rows_files
+from parfit.stores.folder import read_folder, rows_files
+from parfit.stores.manifest import Manifest
+from parfit.stores.parts import Parts
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -42,8 +44,10 @@ _RAISED = [s.value for s in (Status.ERROR, Status.INVALID, Status.NONFINITE, Sta
 
 def open_parts(path: Path) -> PartedFits:
     """The fits in a folder, also while another process writes it."""
-    manifest, rows = read_manifest(path), _under_way(path)
-    footers = read_footers(path)  # after the others: a part that is finished meanwhile is in one of them
+    rows = _under_way(path)
+    manifest, footers, _, damage = read_folder(path)  # after the rows: a part that is finished meanwhile is in either
+    if damage:
+        warnings.warn(f"{path}: {damage}", ParfitWarning, stacklevel=3)
     rows = {k: found for k, found in rows.items() if k not in footers}
     facts = manifest.identity.facts
     made = f"written by parfit {facts['versions'].get('parfit')}"
@@ -56,15 +60,14 @@ def open_parts(path: Path) -> PartedFits:
 def _under_way(path: Path) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
     """The rows that are finished of the parts that are not, and what would be in their footers."""
     found = {}
-    structure = structure_of(read_manifest(path).identity.facts)
     for number, file in rows_files(path).items():
         try:
-            fits = open_store(file)
+            fits, facts = held_by(file)
         except StoreError:  # nothing is in it yet, or it is gone: its part is finished, or fitted again
             continue
         done = (fits.status != Status.NOT_RUN.value).to_numpy()
         if done.any():
-            frame, footer = as_part(fits.columns_copy(), fits.labels, structure)
+            frame, footer = as_part(fits.columns_copy(), fits.labels, structure_of(facts))
             counts = {status: count for status, count in footer["counts"].items() if status != Status.NOT_RUN.value}
             found[number] = frame[done], {**footer, "counts": counts, "rows": int(done.sum())}
     return found

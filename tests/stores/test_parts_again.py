@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -212,15 +211,6 @@ def test_few_parts_are_in_memory_at_a_time(engine, folder, monkeypatch):
     assert max(most) <= 3
 
 
-def test_a_part_that_is_damaged_is_fitted_again(folder):
-    fit(decays(33), folder)
-    path = folder / "part-00002.parquet"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.warns(parfit.ParfitWarning, match=r"part-00002.parquet is damaged.*fitted again"):
-        fit(decays(33), folder)
-    assert_same_table(table(folder), whole(decays(33)))
-
-
 def test_what_is_something_else_is_left_as_it_is(tmp_path):
     file, other = tmp_path / "file.parquet", tmp_path / "other.parquet"
     fit(decays(3), None).to_parquet(file)
@@ -233,23 +223,6 @@ def test_what_is_something_else_is_left_as_it_is(tmp_path):
     assert len(table(other)) == len(table(file)) == 3
     with pytest.raises(StoreError, match="there is no store"):
         parfit.open_store(other)
-
-
-def test_a_manifest_that_is_damaged(folder):
-    fit(decays(13), folder)
-    (folder / "_parfit.json").write_text("{")
-    for call in (parfit.open_store, lambda path: fit(decays(13), path)):
-        with pytest.raises(StoreError, match=r"_parfit.json is damaged: .* \(overwrite=True starts anew\)"):
-            call(folder)
-    assert fit(decays(13), folder, overwrite=True).counts.to_dict() == {"converged": 13}
-
-
-def test_a_folder_of_a_later_format(folder):
-    fit(decays(13), folder)
-    said = json.loads((folder / "_parfit.json").read_text())
-    (folder / "_parfit.json").write_text(json.dumps({**said, "format": 9}))
-    with pytest.raises(StoreError, match="has format 9, and this version of parfit reads format 2"):
-        parfit.open_store(folder)
 
 
 def test_a_second_writer_is_refused(folder):
