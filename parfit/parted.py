@@ -56,7 +56,7 @@ class PartedFits:
         self._names: list[str] = manifest.identity.facts["names"]
         self._total, self._rows = manifest.total, manifest.rows
         self._footers = footers
-        #: Of the parts that were not finished: the rows that were, and what would be in the footer.
+        #: Of the parts that were not finished, or not written: the rows that were, and what would be in the footer.
         self._under_way = under_way
         self._where = origin.executor
 
@@ -76,7 +76,7 @@ class PartedFits:
     def _known(self) -> list[tuple[int, dict[str, Any]]]:
         """What is to know of each part, in order."""
         more = {number: footer for number, (_, footer) in self._under_way.items()}
-        return sorted({**more, **self._footers}.items())
+        return sorted({**self._footers, **more}.items())
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -94,11 +94,8 @@ class PartedFits:
     def frames(self) -> Iterator[pd.DataFrame]:
         """The table, a part at a time, in the order of the data; of a part under way, the rows that are finished."""
         for number, _ in self._known():
-            yield (
-                read_part(part_path(self.path, number))
-                if number in self._footers
-                else self._under_way[number][0].copy()
-            )
+            known = self._under_way.get(number)
+            yield read_part(part_path(self.path, number)) if known is None else known[0].copy()
 
     def __getitem__(self, label: object) -> NoReturn:
         raise TypeError(self._instead(f"fits[{label!r}]"))

@@ -23,7 +23,7 @@ from parfit.core.solution import Outcome, Solutions, Status
 from parfit.core.tasks import FitTasks, TasksInTurn
 from parfit.core.windows import Windows, cut
 from parfit.fitting.kinds import MismatchWatch
-from parfit.fitting.part import TRACEBACKS, as_part, column, first_kind, footer_of, with_kept
+from parfit.fitting.part import column, first_kind, known_rows
 from parfit.fitting.stored import fingerprints_of, store_for
 from parfit.stores import MemoryStore
 from parfit.stores.parts import Parts
@@ -53,7 +53,7 @@ class Begun:
     kept : ndarray of bool
         Which rows stay as they are in the file that is there.
     store
-        Of the others.
+        Of the others, and of those that failed in that file and have been fitted since.
     left
         How many are still to come.
     undone
@@ -123,8 +123,7 @@ class Filling(Sink):
         return Windows([span for _, span in self._lacking], self._call.datasets.window)
 
     def _lacking_of(self, begun: Begun, k: int) -> Positions:
-        done = begun.kept.copy()
-        done[np.fromiter(begun.store.done(), dtype=np.intp)] = True
+        done = begun.kept | _done(begun.store, len(begun.kept))
         found: Positions = self._parts.range_of(k).start + np.flatnonzero(~done)
         return found
 
@@ -139,22 +138,28 @@ class Filling(Sink):
         kept = np.zeros(len(span), dtype=bool)
         footer = parts.footers.get(k)
         same = footer is not None and footer["data"] == _as_one(prints[: footer["rows"]])
-        if footer is not None and same:
-            kept[: footer["rows"]] = True
-            if given["retry_failed"] and footer["counts"].get(Status.CONVERGED.value, 0) < footer["rows"]:
-                kept[: footer["rows"]] = column(parts.read(k), "success", problem.parameters.structure)
         store: Store = MemoryStore(len(span), len(problem.parameters.names))
         begun = Begun(datasets.labels, problem, _as_one(prints), same, kept, store, 0)
         if engine == "rows":
             begun.store = self._on_disk(k, begun, datasets)
+        if footer is not None and same:
+            inside = slice(footer["rows"])
+            kept[inside] = True
+            came = _done(begun.store, len(span))[inside]
+            if footer["counts"].get(Status.CONVERGED.value, 0) < footer["rows"] and (
+                given["retry_failed"] or came.any()
+            ):
+                success = column(parts.read(k), "success", problem.parameters.structure).astype(bool)
+                kept[inside] = success if given["retry_failed"] else success | ~came
         self._begun[k] = begun
         return begun
 
     def _on_disk(self, k: int, begun: Begun, datasets: Datasets) -> Store:
         """The solutions of a part that another call may go on from; what is there of other data gives way."""
+        facts = {"part": self._parts.footers[k]["data"] if begun.same else None}
         for overwrite in (False, True):
             given = {**self._call.given, "overwrite": overwrite}
-            made = store_for(self._parts.rows_file(k), datasets, begun.problem, self._call.solver, given)
+            made = store_for(self._parts.rows_file(k), datasets, begun.problem, self._call.solver, given, facts)
             try:
                 begun.opened.enter_context(made)
                 made.settle("rows")
@@ -233,28 +238,52 @@ class Filling(Sink):
 
     def _leave(self, k: int) -> None:
         """Let go of a part that is for the next call to finish."""
-        begun = self._begun.pop(k)
+        begun = self._begun[k]
         begun.opened.close()
+        del self._begun[k]
         if begun.store.columns().has(Status.NOT_RUN, Status.WORKER_LOST).all():
             self._parts.drop_rows(k)
 
     def _finish(self, k: int) -> None:
         """Write a part that is whole, and let go of it."""
         begun, parts = self._begun[k], self._parts
-        structure = begun.problem.parameters.structure
-        frame, footer = as_part(begun.store.columns(), begun.labels, structure)
-        if begun.kept.any():
-            tracebacks = [said for said in parts.footers[k]["tracebacks"] if begun.kept[said[0]]]
-            frame = with_kept(frame, parts.read(k), begun.kept)
-            footer = {
-                **footer_of(frame, structure),
-                "tracebacks": sorted(tracebacks + footer["tracebacks"])[:TRACEBACKS],
-            }
-        parts.write(k, frame, {**footer, "data": begun.data})
+        found = self._known_of(k, begun)
+        if found is not None:
+            frame, footer = found
+            parts.write(k, frame, {**footer, "data": begun.data})
         with contextlib.suppress(StoreError):  # what it could not write is in the part
             begun.opened.close()
         parts.drop_rows(k)
         del self._begun[k]
+
+    # ---- what there is of parts that are not finished
+
+    def under_way(self) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
+        """The rows of parts that are begun, by their numbers, and what would be in their footers."""
+        found = {}
+        for k, begun in self._begun.items():
+            with contextlib.suppress(StoreError):  # the file in whose place it comes is damaged
+                known = self._known_of(k, begun)
+                if known is not None and known[1]["rows"]:
+                    found[k] = known
+        return found
+
+    def begun(self, k: int) -> NDArray[np.bool_] | None:
+        """Which rows stay as they are in the file that is there of a part that is begun; None for another."""
+        return self._begun[k].kept if k in self._begun else None
+
+    def _known_of(self, k: int, begun: Begun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        columns, parts = begun.store.columns(), self._parts
+        lacking = (Status.NOT_RUN, Status.WORKER_LOST) if begun.undone else (Status.NOT_RUN,)
+        old = (parts.read(k), parts.footers[k]) if begun.same else None
+        return known_rows(columns, ~columns.has(*lacking), begun.labels, begun.problem.parameters.structure, old)
+
+
+def _done(store: Store, rows: int) -> NDArray[np.bool_]:
+    """What a store has, shape (rows,)."""
+    found = np.zeros(rows, dtype=bool)
+    found[np.fromiter(store.done(), dtype=np.intp)] = True
+    return found
 
 
 def _as_one(fingerprints: NDArray[np.uint64]) -> str:

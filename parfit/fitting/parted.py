@@ -9,6 +9,7 @@ What is said for a whole call is said from what the footers of the parts know, o
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections import Counter
@@ -22,11 +23,12 @@ from parfit.core.origin import Origin
 from parfit.core.solution import Status
 from parfit.core.structure import Structure
 from parfit.fitting.filling import Filling
-from parfit.fitting.part import TRACEBACKS, as_part, first_kind, footer_of, reconciled
+from parfit.fitting.part import TRACEBACKS, first_kind, footer_of, known_rows, reconciled
 from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
 from parfit.fitting.stored import held_by, identity_of, structure_of
 from parfit.parted import PartedFits
-from parfit.stores.folder import read_folder, rows_files
+from parfit.results import Fits
+from parfit.stores.folder import part_path, read_folder, read_part, rows_files
 from parfit.stores.manifest import Manifest
 from parfit.stores.parts import Parts
 
@@ -44,11 +46,11 @@ _RAISED = [s.value for s in (Status.ERROR, Status.INVALID, Status.NONFINITE, Sta
 
 def open_parts(path: Path) -> PartedFits:
     """The fits in a folder, also while another process writes it."""
-    rows = _under_way(path)
+    on_disk = _on_disk(path)
     manifest, footers, _, damage = read_folder(path)  # after the rows: a part that is finished meanwhile is in either
     if damage:
         warnings.warn(f"{path}: {damage}", ParfitWarning, stacklevel=3)
-    rows = {k: found for k, found in rows.items() if k not in footers}
+    rows = _under_way(path, on_disk, footers)
     facts = manifest.identity.facts
     made = f"written by parfit {facts['versions'].get('parfit')}"
     known = [*footers.values(), *(footer for _, footer in rows.values())]
@@ -57,19 +59,30 @@ def open_parts(path: Path) -> PartedFits:
     return PartedFits(path, manifest, footers, origin, rows)
 
 
-def _under_way(path: Path) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
-    """The rows that are finished of the parts that are not, and what would be in their footers."""
+def _on_disk(path: Path) -> dict[int, tuple[Fits, dict[str, Any]]]:
+    """The files of the parts that are not finished, and what else they say."""
     found = {}
     for number, file in rows_files(path).items():
-        try:
-            fits, facts = held_by(file)
-        except StoreError:  # nothing is in it yet, or it is gone: its part is finished, or fitted again
+        with contextlib.suppress(StoreError):  # nothing is in it yet, or it is gone: its part is finished, or to come
+            found[number] = held_by(file)
+    return found
+
+
+def _under_way(
+    path: Path, on_disk: dict[int, tuple[Fits, dict[str, Any]]], footers: dict[int, dict[str, Any]]
+) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
+    """What is known of the parts that are not finished, or of which some rows are fitted again; and their footers."""
+    found = {}
+    for number, (fits, facts) in on_disk.items():
+        done, footer = (fits.status != Status.NOT_RUN.value).to_numpy(), footers.get(number)
+        of_these = footer is None or (facts.get("part") == footer["data"] and footer["rows"] <= len(done))
+        if not (of_these and done.any()):
             continue
-        done = (fits.status != Status.NOT_RUN.value).to_numpy()
-        if done.any():
-            frame, footer = as_part(fits.columns_copy(), fits.labels, structure_of(facts))
-            counts = {status: count for status, count in footer["counts"].items() if status != Status.NOT_RUN.value}
-            found[number] = frame[done], {**footer, "counts": counts, "rows": int(done.sum())}
+        with contextlib.suppress(StoreError):
+            old = None if footer is None else (read_part(part_path(path, number)), footer)
+            known = known_rows(fits.columns_copy(), done, fits.labels, structure_of(facts), old)
+            if known is not None:
+                found[number] = known
     return found
 
 
@@ -89,14 +102,17 @@ def fit_in_parts(call: Call) -> PartedFits:
         def result() -> PartedFits:
             engine, where = call.engine_of(plan)
             origin = Origin(parts.engine or engine, reason, time.perf_counter() - begin, where)
-            rows = {k: found for k, found in _under_way(parts.path).items() if k not in parts.footers}
+            begun = store.under_way()  # in memory, be it on the disk or not
+            left = {k: found for k, found in _on_disk(parts.path).items() if k not in begun}
+            rows = {**_under_way(parts.path, left, parts.footers), **begun}
             return PartedFits(parts.path, parts.manifest, dict(parts.footers), origin, rows)
 
+        store = Filling(call, parts)
         try:
-            with Filling(call, parts) as store:
+            with store:
                 work = store.survey()
                 if call.on_error == "raise" and not call.given["retry_failed"]:
-                    _raise_if_failed_before(parts)
+                    _raise_if_failed_before(parts, store)
                 plan, reason = call.choose(work, store)
                 if len(work):
                     store.settle(call.engine_of(plan)[0])
@@ -111,8 +127,8 @@ def fit_in_parts(call: Call) -> PartedFits:
                 _reconcile(parts, call.problem.parameters.structure)
         except KeyboardInterrupt:
             fits = result()
-            done = sum(footer["rows"] for footer in parts.footers.values())
-            text = f"interrupted with {done} of {len(fits)} datasets in parts that are finished; see .fits"
+            done = len(fits) - int(fits.counts.get(Status.NOT_RUN.value, 0))
+            text = f"interrupted with {done} of {len(fits)} datasets done; see .fits"
             raise FitInterrupted(text, fits) from None
         except StoreError as exc:
             exc.fits = result()
@@ -122,12 +138,15 @@ def fit_in_parts(call: Call) -> PartedFits:
     return fits
 
 
-def _raise_if_failed_before(parts: Parts) -> None:
-    """Raise `FitError` for the first dataset that failed in an earlier call."""
+def _raise_if_failed_before(parts: Parts, store: Filling) -> None:
+    """Raise `FitError` for the first dataset that failed in an earlier call, and was not fitted since."""
     for k in sorted(parts.footers):
         if any(parts.footers[k]["counts"].get(status) for status in _RAISED):
-            frame = parts.read(k)
-            at = int(frame["status"].isin(_RAISED).to_numpy().argmax())
+            frame, kept = parts.read(k), store.begun(k)
+            failed = frame["status"].isin(_RAISED).to_numpy() & (True if kept is None else kept[: len(frame)])
+            if not failed.any():
+                continue
+            at = int(failed.argmax())
             status, message = frame["status"].iloc[at], frame["message"].iloc[at]
             said = f"{status}: {message}" if status in (Status.INVALID.value, Status.NONFINITE.value) else message
             raise FitError(f"dataset {shown(frame.index[at])}: {said}", frame.index[at])

@@ -90,11 +90,13 @@ def store_for(
     problem: Problem,
     solver: Solver,
     given: dict[str, Any],
+    facts: dict[str, Any] | None = None,
 ) -> SqliteStore:
-    """The store at a path, for one call of `fit`; not opened yet."""
+    """The store at a path, for one call of `fit`, which notes some more facts; not opened yet."""
+    identity = identity_of(datasets, problem, solver, given)
     return SqliteStore(
         path,
-        identity_of(datasets, problem, solver, given),
+        identity._replace(facts={**identity.facts, **(facts or {})}),
         _wanted(datasets, problem),
         retry_failed=given["retry_failed"],
         overwrite=given["overwrite"],

@@ -81,6 +81,8 @@ class Parts:
         self.footers: dict[int, dict[str, Any]] = {}
         self._sums: dict[int, list[int]] = {}
         self._writing: list[int] = []
+        #: Whether `_parfit.json` says of no part that it is on its way that is there.
+        self._settled = True
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
@@ -96,8 +98,7 @@ class Parts:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         with self._opened, contextlib.suppress(StoreError):  # the next call settles it
-            if self._writing and self.path.is_dir():
-                self._writing = []
+            if not self._settled and self.path.is_dir():
                 self.note()
 
     def _open(self) -> None:
@@ -206,17 +207,22 @@ class Parts:
         return read_part(part_path(self.path, number))
 
     def write(self, number: int, frame: pd.DataFrame, footer: dict[str, Any]) -> None:
-        """Write a part, in place of the one that may be there."""
-        table = self.table(frame, number)
+        """Write a part, in place of the one that may be there; raises `StoreError` where that cannot be done."""
         said = sealed({**footer, "table": said_of(self.manifest)})
-        table = table.replace_schema_metadata({**table.schema.metadata, KEY: json.dumps(said).encode()})
-        with self._finished(part_path(self.path, number)) as unfinished:
-            self._parquet.write_table(table, unfinished, write_page_checksum=True)
-            crc = checksum(unfinished)
-            self._sums[number] = [*self._sums.get(number, [])[-1:], crc]
-            self._writing = [number]
-            self.note()
+        try:
+            table = self.table(frame, number)
+            table = table.replace_schema_metadata({**table.schema.metadata, KEY: json.dumps(said).encode()})
+            with self._finished(part_path(self.path, number)) as unfinished:
+                self._parquet.write_table(table, unfinished, write_page_checksum=True)
+                crc = checksum(unfinished)
+                self._sums[number] = [*self._sums.get(number, [])[-1:], crc]
+                self._writing = sorted({*self._writing, number})
+                self.note()
+        except self._pa.ArrowException as exc:
+            raise StoreError(f"{self.path} cannot be written: {exc}") from exc
         self._sums[number] = [crc]
+        self._writing.remove(number)
+        self._settled = False
         self.footers[number] = footer
 
     def table(self, frame: pd.DataFrame, number: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -26,7 +28,7 @@ from parfit.stores.parts import Parts
 from tests.stores.in_parts import assert_same_table, fit, names, table, whole
 from tests.stores.test_resume import Counting, decays, residuals
 
-pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.usefixtures("small_parts")
 
 
@@ -56,7 +58,7 @@ class Interrupting:
 
 
 def test_an_interrupted_call_goes_on_where_it_was(folder):
-    with pytest.raises(FitInterrupted, match="interrupted with 20 of 33 datasets in parts that are finished") as caught:
+    with pytest.raises(FitInterrupted, match="interrupted with 24 of 33 datasets done; see") as caught:
         fit(decays(33), folder, progress=Interrupting(24))
     assert len(table(folder)) == 20
     wanted = whole(decays(33))
@@ -152,6 +154,71 @@ def test_failed_datasets_are_fitted_again_only_where_that_is_asked(folder, tmp_p
     assert_same_table(table(folder), whole(decays(33), objective))
 
 
+def test_what_was_fitted_again_before_an_interruption_counts(folder, tmp_path):
+    mended, failed = tmp_path / "mended", {f"r{i}" for i in range(12, 19)}
+
+    def objective(p, row):
+        if row.name in failed and not mended.exists():
+            raise ValueError(f"no data for {row.name}")
+        if row.name == "r13":
+            raise KeyError("still none")
+        return residuals(p, row)
+
+    assert fit(decays(33), folder, objective).counts.to_dict() == {"converged": 26, "error": 7}
+    mended.touch()
+    before = folder / "part-00001.parquet"
+    written = before.stat().st_mtime_ns
+    with pytest.raises(FitInterrupted, match="interrupted with 33 of 33") as caught:
+        fit(decays(33), folder, objective, retry_failed=True, progress=Interrupting(33 - 7 + 4))
+    assert before.stat().st_mtime_ns == written
+    counts = {"converged": 29, "error": 4}
+    for found in (caught.value.fits, parfit.open_store(folder)):
+        assert found.counts.to_dict() == counts
+        assert found.errors["position"].tolist() == [13, 16, 17, 18]
+        assert found.errors["type"].tolist() == ["KeyError"] + 3 * ["ValueError"]
+        assert list(map(len, found.frames())) == [10, 10, 10, 3]
+        assert pd.concat(found.frames())["success"].sum() == 29
+    count = Counting()
+    found = fit(decays(33), folder, objective, progress=count)
+    assert (found.counts.to_dict(), count.fitted) == (counts, 0)
+    assert found.errors["position"].tolist() == [13, 16, 17, 18]
+    found = fit(decays(33), folder, objective, retry_failed=True, progress=count)
+    assert (found.counts.to_dict(), count.fitted) == ({"converged": 32, "error": 1}, 4)
+    assert_same_table(table(folder), whole(decays(33), objective))
+
+
+def test_what_failed_and_was_mended_before_an_interruption_is_not_raised(folder, tmp_path):
+    def objective(p, row):
+        if row.name in ("r12", "r13") and not (tmp_path / row.name).exists():
+            raise ValueError(f"no data for {row.name}")
+        return residuals(p, row)
+
+    fit(decays(33), folder, objective)
+    (tmp_path / "r12").touch()
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, objective, retry_failed=True, progress=Interrupting(32))
+    with pytest.raises(parfit.FitError, match="no data for r13"):
+        fit(decays(33), folder, objective, on_error="raise")
+
+
+def test_rows_under_way_of_data_that_are_not_those_of_the_part_are_not_shown_among_them(folder):
+    def objective(p, row):
+        if row.name == "r13":
+            raise ValueError("no data")
+        return residuals(p, row)
+
+    fit(decays(33), folder, objective)
+    data = decays(33)
+    data.loc["r11"] *= 1.01
+    with pytest.raises(FitInterrupted):
+        fit(data, folder, objective, progress=Interrupting(27))
+    found = parfit.open_store(folder)
+    assert found.counts.to_dict() == {"converged": 32, "error": 1}
+    assert_same_table(pd.concat(found.frames()), whole(decays(33), objective))
+    fit(data, folder, objective)
+    assert_same_table(table(folder), whole(data, objective))
+
+
 def test_all_that_failed_may_be_fitted_again(folder):
     fit(decays(13), folder, options={"max_nfev": 1})
     count = Counting()
@@ -235,23 +302,71 @@ def test_a_second_writer_is_refused(folder):
     assert fit(decays(33), folder, objective).counts.to_dict() == {"converged": 33}
 
 
-def test_where_a_part_cannot_be_written_the_others_stay(folder, monkeypatch):
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def unwritable(*_, **__):
+    raise pa.ArrowInvalid("no such type")
+
+
+@pytest.mark.parametrize("how", ["synchronised", "renamed", "written"])
+def test_of_a_part_that_cannot_be_written_nothing_is_lost(engine, folder, monkeypatch, how):
     original = Parts.write
 
     def write(parts, number, frame, footer):
-        if number == 2:
+        with monkeypatch.context() as patched:
+            if number == 2 and how == "synchronised":
+                patched.setattr(os, "fsync", full)
+            elif number == 2 and how == "renamed":
+                patched.setattr(os, "replace", full)
+            elif number == 2:
+                patched.setattr(parts._parquet, "write_table", unwritable)
+            original(parts, number, frame, footer)
+
+    said = "no such type" if how == "written" else "No space left on device"
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "write", write)
+        with pytest.raises(StoreError, match=f"cannot be written: {said}$") as caught:
+            fit(decays(33), folder, engine=engine)
+    wanted = whole(decays(33), engine=engine)
+    found = caught.value.fits
+    assert found.counts.to_dict() == {"converged": 30, "not_run": 3}
+    assert_same_table(pd.concat(found.frames()), wanted.iloc[:30])
+    assert len(found.files) == 2
+    assert len(table(folder)) == 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parfit.open_store(folder).counts["not_run"] == (3 if engine == "rows" else 13)
+        fit(decays(33), folder, engine=engine)
+    assert_same_table(table(folder), wanted)
+
+
+def test_where_neither_the_part_nor_its_rows_can_be_written(folder, monkeypatch):
+    original, plain = Parts.write, sqlite.SqliteStore._insert
+
+    def write(parts, number, frame, footer):
+        if number == 1:
             monkeypatch.setattr(os, "fsync", full)
         original(parts, number, frame, footer)
 
-    def full(_):
-        raise OSError(28, "No space left on device")
+    def insert(store, body):
+        if store._path.name == "_rows-00001.db":
+            raise sqlite3.OperationalError("database or disk is full")
+        plain(store, body)
 
     monkeypatch.setattr(Parts, "write", write)
-    with pytest.raises(StoreError, match="cannot be written: No space left on device") as caught:
-        fit(decays(33), folder)
+    monkeypatch.setattr(sqlite.SqliteStore, "_insert", insert)
+
+    def slow(p, row):
+        time.sleep(0.01)  # so that it is known before the part is full
+        return residuals(p, row)
+
+    with pytest.warns(parfit.ParfitWarning, match="fitting goes on"), pytest.raises(StoreError) as caught:
+        fit(decays(33), folder, slow)
     monkeypatch.undo()
-    assert caught.value.fits.counts.to_dict() == {"converged": 30, "not_run": 3}  # in rows
-    assert len(table(folder)) == 20
+    assert caught.value.fits.counts.to_dict() == {"converged": 20, "not_run": 13}
+    assert len(table(folder)) == 10
 
 
 def test_labels_that_cannot_be_written_are_refused_before_anything_is_fitted(folder):
