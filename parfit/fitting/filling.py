@@ -38,6 +38,8 @@ Positions = NDArray[np.intp]
 
 #: So many different warnings are counted.
 _TEXTS = 1000
+#: A part tells of so many rows what they are.
+_SAMPLED = 64
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Begun:
         Its own.
     data, same
         The fingerprint of all of it, and whether the file that is there is of these data.
+    sample
+        Of the fingerprints of some rows, as text.
     kept : ndarray of bool
         Which rows stay as they are in the file that is there.
     store
@@ -65,6 +69,7 @@ class Begun:
     labels: pd.Index[Any]
     problem: Problem
     data: str
+    sample: str
     same: bool
     kept: NDArray[np.bool_]
     store: Store
@@ -85,6 +90,9 @@ class Filling(Sink):
         self._lacking: list[tuple[int, Positions | range]] = []
         self._texts: Counter[str] = Counter()
         self._warned = 0
+        #: The sampled fingerprints of all parts that are there, and whether anything of these is in the data.
+        self._samples = np.empty(0, dtype=np.uint64)
+        self._known = False
         self.engine = parts.engine
 
     @property
@@ -100,27 +108,40 @@ class Filling(Sink):
     # ---- what there is to do
 
     def survey(self) -> Windows:
-        """The positions that are not done."""
+        """The positions that are not done.
+
+        Raises
+        ------
+        StoreMismatchError
+            Where nothing that is there is of these data. A part says of the whole of its data whether it is the same,
+            and of `_SAMPLED` of its rows what they are, those whose fingerprints are smallest: as good as drawn by
+            lot, whichever rows change, and the same wherever they stand. Where a tenth of the rows are as they were,
+            a part is taken for one of other data once in a thousand times; where half are, never.
+        """
         parts = self._parts
-        same = False
-        for k in range(len(parts)):
-            span: Positions | range = parts.range_of(k)
-            if parts.rows_file(k).exists():
-                span = self._lacking_of(self._begin(k, "rows"), k)
-            elif k in parts.footers:
-                begun = self._begin(k, None)
-                span = self._lacking_of(begun, k)
-                same |= begun.same
-                del self._begun[k]
-                if begun.kept.all():
-                    continue
-            self._lacking.append((k, span))
-        if parts.footers and not same and not self._begun:
-            raise StoreMismatchError(
-                f"{parts.path} holds fits of other data: none of its {len(parts.footers)} parts is of these; "
-                "overwrite=True starts anew, another path keeps both"
-            )
+        sampled = [np.frombuffer(bytes.fromhex(footer["sample"]), dtype=">u8") for footer in parts.footers.values()]
+        self._samples = np.unique(np.concatenate([np.empty(0, dtype=">u8"), *sampled])).astype(np.uint64)
+        self._known = not parts.footers
+        begun = {k for k in range(len(parts)) if parts.rows_file(k).exists()}
+        spans: dict[int, Positions | range] = {}
+        for k in sorted(parts.footers.keys() - begun) + sorted(begun):  # who is known is known before a file gives way
+            spans[k] = self._lacking_of(self._begin(k, "rows" if k in begun else None), k)
+            if k not in begun:
+                done = self._begun.pop(k).kept.all()
+                if done:
+                    spans[k] = range(0)
+        if not self._known:
+            raise self._of_other_data()
+        each = ((k, spans.get(k, parts.range_of(k))) for k in range(len(parts)))
+        self._lacking = [(k, span) for k, span in each if len(span) or k in begun or k not in parts.footers]
         return Windows([span for _, span in self._lacking], self._call.datasets.window)
+
+    def _of_other_data(self) -> StoreMismatchError:
+        count = len(self._parts.footers)
+        return StoreMismatchError(
+            f"{self._parts.path} holds fits of other data: none of its {count} part{'' if count == 1 else 's'} is of "
+            "these; overwrite=True starts anew, another path keeps both"
+        )
 
     def _lacking_of(self, begun: Begun, k: int) -> Positions:
         done = begun.kept | _done(begun.store, len(begun.kept))
@@ -139,9 +160,11 @@ class Filling(Sink):
         footer = parts.footers.get(k)
         same = footer is not None and footer["data"] == _as_one(prints[: footer["rows"]])
         store: Store = MemoryStore(len(span), len(problem.parameters.names))
-        begun = Begun(datasets.labels, problem, _as_one(prints), same, kept, store, 0)
+        begun = Begun(datasets.labels, problem, _as_one(prints), _sampled(prints), same, kept, store, 0)
+        self._known = self._known or same or bool(np.isin(self._samples, prints[:, 0]).any())
         if engine == "rows":
             begun.store = self._on_disk(k, begun, datasets)
+            self._known |= bool(_done(begun.store, len(span)).any())
         if footer is not None and same:
             inside = slice(footer["rows"])
             kept[inside] = True
@@ -167,6 +190,8 @@ class Filling(Sink):
             except (StoreMismatchError, UnreadableError):
                 if overwrite:
                     raise
+                if not self._known:
+                    raise self._of_other_data() from None
         raise AssertionError("a file that is to give way does not")
 
     # ---- the work, a part after another
@@ -250,7 +275,7 @@ class Filling(Sink):
         found = self._known_of(k, begun)
         if found is not None:
             frame, footer = found
-            parts.write(k, frame, {**footer, "data": begun.data})
+            parts.write(k, frame, {**footer, "data": begun.data, "sample": begun.sample})
         with contextlib.suppress(StoreError):  # what it could not write is in the part
             begun.opened.close()
         parts.drop_rows(k)
@@ -284,6 +309,13 @@ def _done(store: Store, rows: int) -> NDArray[np.bool_]:
     found = np.zeros(rows, dtype=bool)
     found[np.fromiter(store.done(), dtype=np.intp)] = True
     return found
+
+
+def _sampled(fingerprints: NDArray[np.uint64]) -> str:
+    """The smallest of some fingerprints, shape (rows, 2), as text: of each the first number."""
+    first = fingerprints[:, 0]
+    few = np.partition(first, _SAMPLED)[:_SAMPLED] if len(first) > _SAMPLED else first
+    return np.sort(few).astype(">u8").tobytes().hex()
 
 
 def _as_one(fingerprints: NDArray[np.uint64]) -> str:

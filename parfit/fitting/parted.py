@@ -176,4 +176,5 @@ def _reconcile(parts: Parts, structure: Structure) -> None:
         if kind is not None and footer["kinds"][1 - kind]:
             frame, errors = reconciled(parts.read(k), kind, structure)
             tracebacks = sorted(footer["tracebacks"] + errors)[:TRACEBACKS]
-            parts.write(k, frame, {**footer_of(frame, structure), "tracebacks": tracebacks, "data": footer["data"]})
+            of_data = {name: footer[name] for name in ("data", "sample")}
+            parts.write(k, frame, {**footer_of(frame, structure), "tracebacks": tracebacks, **of_data})

@@ -123,6 +123,46 @@ def test_only_parts_with_other_data_are_fitted_again(engine, folder):
     assert_same_table(table(folder), whole(data, engine=engine))
 
 
+@pytest.mark.parametrize("changed", [slice(3, 4), slice(1, None), slice(None, None, 2)], ids=["one", "all but", "half"])
+def test_where_there_is_one_part_changed_rows_are_fitted_again_too(engine, folder, monkeypatch, changed):
+    monkeypatch.setattr("parfit.fitting.parted.PART_ROWS", 1000)
+    fit(decays(33), folder, engine=engine)
+    data = decays(33)
+    data.iloc[changed] *= 1.01
+    fit(data, folder, engine=engine)
+    assert_same_table(table(folder), whole(data, engine=engine))
+    with pytest.raises(StoreMismatchError, match="holds fits of other data: none of its 1 part is of these"):
+        fit(data * 2, folder, engine=engine)
+    assert_same_table(table(folder), whole(data, engine=engine))
+
+
+def test_a_few_rows_are_enough_to_know_a_part_by(folder, monkeypatch):
+    monkeypatch.setattr("parfit.fitting.parted.PART_ROWS", 1000)
+    monkeypatch.setattr("parfit.fitting.filling._SAMPLED", 8)
+    fit(decays(200), folder)
+    data = decays(200)
+    data.iloc[::2] *= 1.01
+    fit(data, folder)
+    assert_same_table(table(folder), whole(data))
+
+
+def test_data_that_have_moved_on_by_some_rows_are_the_same_data(folder):
+    fit(decays(33), folder)
+    data = decays(40).iloc[3:36]
+    fit(data, folder)
+    assert_same_table(table(folder), whole(data))
+
+
+def test_rows_under_way_do_not_give_way_to_data_that_are_refused(folder):
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, progress=Interrupting(24))
+    with pytest.raises(StoreMismatchError, match="other data: none of its 2 parts is of these"):
+        fit(decays(33) * 2, folder)
+    count = Counting()
+    fit(decays(33), folder, progress=count)
+    assert count.fitted == 33 - 24
+
+
 def test_data_may_grow(engine, folder):
     fit(decays(14), folder, engine=engine)
     count = Counting()
