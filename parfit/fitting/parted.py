@@ -47,9 +47,12 @@ _RAISED = [s.value for s in (Status.ERROR, Status.INVALID, Status.NONFINITE, Sta
 def open_parts(path: Path) -> PartedFits:
     """The fits in a folder, also while another process writes it."""
     on_disk = _on_disk(path)
-    manifest, footers, _, damage = read_folder(path)  # after the rows: a part that is finished meanwhile is in either
-    if damage:
-        warnings.warn(f"{path}: {damage}", ParfitWarning, stacklevel=3)
+    found = read_folder(path)  # after the rows: a part that is finished meanwhile is in one of them
+    manifest, footers = found.manifest, found.footers
+    ends = [number * manifest.rows + len(fits) for number, (fits, _) in on_disk.items()]
+    manifest = manifest._replace(total=max(manifest.total, *ends, 0))  # where that is what older parts say
+    if found.damage:
+        warnings.warn(f"{path}: {found.damage}", ParfitWarning, stacklevel=3)
     rows = _under_way(path, on_disk, footers)
     facts = manifest.identity.facts
     made = f"written by parfit {facts['versions'].get('parfit')}"
@@ -80,6 +83,8 @@ def _under_way(
             continue
         with contextlib.suppress(StoreError):
             old = None if footer is None else (read_part(part_path(path, number)), footer)
+            if old is not None and len(old[0]) != old[1]["rows"]:  # another has come into its place
+                continue
             known = known_rows(fits.columns_copy(), done, fits.labels, structure_of(facts), old)
             if known is not None:
                 found[number] = known

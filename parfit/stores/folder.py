@@ -5,6 +5,7 @@ Every byte of a part is read: its checksum is in `_parfit.json` (`parfit.stores.
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import re
@@ -39,6 +40,16 @@ KEY = b"parfit"
 _PIECE, _TAIL = 1 << 22, 1 << 16
 
 
+class _Amiss(enum.Enum):
+    """What a part is that has no footer."""
+
+    DAMAGED = "damaged, or lost"
+    LEFT = "to be removed"
+
+
+_DAMAGED, _LEFT = _Amiss.DAMAGED, _Amiss.LEFT
+
+
 class Folder(NamedTuple):
     """What is in a folder.
 
@@ -49,15 +60,18 @@ class Folder(NamedTuple):
     footers
         What is to know of each part that is sound, by its number.
     sums
-        As of a `Listing`.
+        The checksums of the parts that are there: of a sound one its own, of another those of a `Listing`.
     damage
         What is not as it was written, in words; none for nothing.
+    leftover
+        The parts that were to be removed when somebody was killed.
     """
 
     manifest: Manifest
     footers: dict[int, dict[str, Any]]
     sums: dict[int, list[int]]
     damage: str
+    leftover: list[int]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -114,16 +128,21 @@ def read_folder(path: Path) -> Folder:
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
         return _from_parts(path, str(exc))
     footers: dict[int, dict[str, Any]] = {}
-    damaged = []
+    sums: dict[int, list[int]] = {}
+    damaged, leftover = [], []
     for number in sorted({*part_paths(path), *listing.sums}):
-        footer = _looked_at(path, number, listing)
-        if footer is None:  # or another has come into its place, by another process, since the listing was read
-            footer = _looked_at(path, number, _again(path, listing))
-        if footer:
-            footers[number] = footer
-        elif footer is None:
+        found = _looked_at(path, number, listing)
+        if found is _DAMAGED:  # or another has come into its place, by another process, since the listing was read
+            found = _looked_at(path, number, _again(path, listing))
+        if isinstance(found, tuple):
+            footers[number], sums[number] = found[0], [found[1]]
+        elif found is _DAMAGED:
             damaged.append(number)
-    return Folder(listing.manifest, footers, listing.sums, _in_words(path, damaged))
+            sums[number] = listing.sums.get(number, [])
+        elif found is _LEFT:
+            leftover.append(number)
+    sums = {number: of_part for number, of_part in sums.items() if part_path(path, number).exists()}
+    return Folder(listing.manifest, footers, sums, _in_words(path, damaged), leftover)
 
 
 def _again(path: Path, listing: Listing) -> Listing:
@@ -133,19 +152,19 @@ def _again(path: Path, listing: Listing) -> Listing:
         return listing
 
 
-def _looked_at(path: Path, number: int, listing: Listing) -> dict[str, Any] | None:
-    """The footer of a part; empty for one that comes or goes at the moment, None for one that is lost or damaged."""
+def _looked_at(path: Path, number: int, listing: Listing) -> tuple[dict[str, Any], int] | _Amiss | None:
+    """The footer of a part and its checksum; None for one that has not come yet."""
     sums, on_its_way = listing.sums.get(number, []), number in listing.writing
     try:
         with open(part_path(path, number), "rb") as file:
             crc, footer = _checksum(file), _footer(file)
     except FileNotFoundError:
-        return {} if on_its_way or not sums else None
+        return None if on_its_way or not sums else _DAMAGED
     except OSError:
-        return None
-    if crc in sums:
-        return footer
-    return {} if on_its_way and not sums else None
+        return _DAMAGED
+    if crc in sums and footer is not None:
+        return footer, crc
+    return _LEFT if on_its_way and not sums else _DAMAGED
 
 
 def _in_words(path: Path, damaged: list[int]) -> str:
@@ -228,6 +247,7 @@ def _from_parts(path: Path, why: str) -> Folder:
         {number: footer for number, (_, footer, _) in mine.items()},
         {number: [crc] for number, (_, _, crc) in mine.items()},
         "; ".join(filter(None, [text, _in_words(path, damaged)])),
+        [],
     )
 
 

@@ -148,6 +148,8 @@ class Parts:
         )
         self.footers, self._sums = found.footers, found.sums
         self._refuse_more(found.manifest.total)
+        for number in found.leftover:
+            part_path(self.path, number).unlink()
         if found.damage:
             warnings.warn(f"{self.path}: {found.damage}", ParfitWarning, stacklevel=2)
 

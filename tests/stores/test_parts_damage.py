@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -119,11 +120,11 @@ def test_a_part_that_is_replaced_while_the_folder_is_read_is_no_damage(folder, m
     assert_same_table(table(folder), whole(data))
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_process_may_end_before_and_after_every_change_of_a_name(folder, tmp_path, monkeypatch, overwrite):
+@pytest.mark.parametrize(("overwrite", "rows"), [(False, 43), (True, 43), (True, 13)])
+def test_a_process_may_end_before_and_after_every_change_of_a_name(folder, tmp_path, monkeypatch, overwrite, rows):
     fit(decays(33), folder)
-    data, states = decays(43), []
-    data.loc["r24"] *= 1.01
+    data, states = decays(43).iloc[:rows], []
+    data.loc["r7"] *= 1.01
 
     def watched(function):
         def call(*args, **more):
@@ -144,10 +145,17 @@ def test_a_process_may_end_before_and_after_every_change_of_a_name(folder, tmp_p
     for state in states:
         found = quiet(parfit.open_store, state)
         assert sum(map(len, found.frames())) == found.counts.get("converged", 0)
+        if len(found) > rows:  # it was before anything was removed
+            with pytest.raises(parfit.StoreMismatchError, match="holds fits of 33 datasets, and data has 13"):
+                quiet(fit, data, state)
+            continue
+        with contextlib.suppress(FitInterrupted):
+            quiet(fit, data, state, progress=Interrupting(0))
+        quiet(parfit.open_store, state)
         quiet(fit, data, state)
         assert_same_table(table(state), wanted)
-        assert names(state) == ["_parfit.json", *(f"part-0000{i}.parquet" for i in range(5))]
-        assert quiet(parfit.open_store, state).counts.to_dict() == {"converged": 43}
+        assert names(state) == ["_parfit.json", *(f"part-{i:05d}.parquet" for i in range(-(-rows // 10)))]
+        assert quiet(parfit.open_store, state).counts.to_dict() == {"converged": rows}
 
 
 # ---- _parfit.json
@@ -246,6 +254,20 @@ def test_rows_under_way_outlive_the_manifest(folder):
     with pytest.warns(ParfitWarning, match="is made again"):
         fit(decays(33), folder, progress=count)
     assert count.fitted == 33 - 24
+
+
+def test_data_that_had_grown_when_the_manifest_was_lost(folder):
+    fit(decays(13), folder)
+    with pytest.raises(FitInterrupted):
+        fit(decays(33), folder, progress=Interrupting(24))
+    for file in (folder / "_parfit.json", folder / "part-00001.parquet"):
+        file.unlink()
+    with pytest.warns(ParfitWarning, match="is made again"):
+        found = parfit.open_store(folder)
+    assert found.counts.to_dict() == {"converged": 14, "not_run": 16}
+    with pytest.warns(ParfitWarning, match="is made again"):
+        fit(decays(33), folder)
+    assert_same_table(table(folder), whole(decays(33)))
 
 
 @pytest.mark.parametrize("seal", [sealed, dict])
