@@ -16,8 +16,7 @@ import parfit
 from parfit import FitInterrupted, ParfitWarning, StoreError
 from parfit.stores import folder as reading
 from parfit.stores.manifest import sealed
-from tests.stores.in_parts import assert_same_table, fit, names, table, whole
-from tests.stores.test_parts_again import Interrupting
+from tests.stores.in_parts import Interrupting, assert_same_table, fit, names, table, whole
 from tests.stores.test_resume import Counting, decays
 
 pq = pytest.importorskip("pyarrow.parquet")
