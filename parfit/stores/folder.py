@@ -1,6 +1,7 @@
 """What is in a folder of Parquet files, read without changing it: while it is written, and where it is damaged.
 
-Every byte of a part is read: its checksum is in `_parfit.json` (`parfit.stores.manifest`).
+Every byte of a part is read: its checksum is in `_parfit.json` (`parfit.stores.manifest`). Where that is lost, there is
+another in the part's own footer, of the file as it is with zeros in that place.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any, BinaryIO, NamedTuple
 import pandas as pd
 
 from parfit.core.errors import StoreError
-from parfit.stores.manifest import FORMAT, MANIFEST, Listing, Manifest, manifest_of, read_listing, unsealed
+from parfit.stores.manifest import FORMAT, MANIFEST, Listing, Manifest, manifest_of, read_listing
 
 __all__ = [
     "KEY",
+    "UNSIGNED",
     "Folder",
     "checksum",
     "is_part",
@@ -30,12 +32,15 @@ __all__ = [
     "read_folder",
     "read_part",
     "rows_files",
+    "sign",
 ]
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _UNDER_WAY = re.compile(r"_rows-(\d+)\.db")
 #: Under which a footer has what is to know of a part.
 KEY = b"parfit"
+#: What is in a footer before its file has a checksum.
+UNSIGNED = {"whole": "00000000"}
 #: So much of a file is in memory, bytes; and where its footer is.
 _PIECE, _TAIL = 1 << 22, 1 << 16
 
@@ -192,7 +197,7 @@ def _checksum(file: BinaryIO) -> int:
 def _footer(file: BinaryIO) -> dict[str, Any] | None:
     """What a part says of itself; None for a file that is damaged, or somebody else's."""
     said = _whole_footer(file)
-    return said and {name: value for name, value in said.items() if name != "table"}
+    return said and {name: value for name, value in said.items() if name not in ("table", "whole")}
 
 
 def _whole_footer(file: BinaryIO) -> dict[str, Any] | None:
@@ -202,7 +207,7 @@ def _whole_footer(file: BinaryIO) -> dict[str, Any] | None:
     try:
         file.seek(0)
         metadata = pyarrow.parquet.read_metadata(file)
-        said = unsealed(json.loads(metadata.metadata[KEY]))
+        said = json.loads(metadata.metadata[KEY])
         return said if said["rows"] == metadata.num_rows and said["table"]["format"] == FORMAT else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pyarrow.ArrowException):
         return None
@@ -226,7 +231,7 @@ def read_part(path: Path) -> pd.DataFrame:
 
 
 def _from_parts(path: Path, why: str) -> Folder:
-    """A folder without what was in `_parfit.json`; the pages of a part have checksums of their own."""
+    """A folder without what was in `_parfit.json`."""
     found, damaged = {}, []
     for number, file in part_paths(path).items():
         said = _verified(file)
@@ -252,12 +257,34 @@ def _from_parts(path: Path, why: str) -> Folder:
 
 
 def _verified(path: Path) -> dict[str, Any] | None:
-    """What a part says of itself, where it can be read; flips in names and places of its columns may go unnoticed."""
+    """What a part says of itself, where its own checksum is right."""
     try:
         with open(path, "rb") as file:
             said = _whole_footer(file)
-        if said is not None:
-            read_part(path)
-        return said
-    except OSError:
+            return said if said is not None and said["whole"] == _own_checksum(file, said["whole"])[0] else None
+    except (OSError, ValueError, LookupError):
         return None
+
+
+def sign(path: Path) -> None:
+    """Write the checksum of a part, whose footer has `UNSIGNED`, into it."""
+    with open(path, "rb+") as file:
+        whole, at = _own_checksum(file, UNSIGNED["whole"])
+        file.seek(at)
+        file.write(whole.encode())
+
+
+def _own_checksum(file: BinaryIO, whole: str) -> tuple[str, int]:
+    """The checksum of a part with zeros where it has that itself, `whole`; and where that is."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(size - 8)  # the length of the footer, and four letters
+    begin = max(0, size - 8 - int.from_bytes(file.read(4), "little"))
+    file.seek(begin)
+    tail = file.read()
+    at = tail.rindex(f'"whole": "{whole}"'.encode()) + len('"whole": "')
+    file.seek(0)
+    crc = 0
+    for place in range(0, begin, _PIECE):
+        crc = zlib.crc32(file.read(min(_PIECE, begin - place)), crc)
+    zeros = UNSIGNED["whole"].encode()
+    return f"{zlib.crc32(tail[:at] + zeros + tail[at + len(zeros) :], crc):08x}", begin + at

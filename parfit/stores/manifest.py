@@ -1,7 +1,7 @@
 """`_parfit.json`: of what a folder of Parquet files is, and the checksums of the parts.
 
-What is in a JSON object of parfit's has a checksum beside it, under ``"crc"``: of the object without it, with sorted
-keys. Each part has the manifest in its footer as well, from which a lost `_parfit.json` is made again.
+It has a checksum of itself, under ``"crc"``: of the object without it, with sorted keys. Each part has the manifest in
+its footer as well, from which a lost `_parfit.json` is made again.
 """
 
 from __future__ import annotations

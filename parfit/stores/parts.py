@@ -30,6 +30,7 @@ from parfit.core.errors import InvalidTypeError, ParfitWarning, StoreError, Stor
 from parfit.core.labels import unstorable
 from parfit.stores.folder import (
     KEY,
+    UNSIGNED,
     checksum,
     is_part,
     is_parts,
@@ -38,9 +39,10 @@ from parfit.stores.folder import (
     read_folder,
     read_part,
     rows_files,
+    sign,
 )
 from parfit.stores.lock import Lock
-from parfit.stores.manifest import MANIFEST, Listing, Manifest, as_text, said_of, sealed
+from parfit.stores.manifest import MANIFEST, Listing, Manifest, as_text, said_of
 from parfit.stores.opening import refuse_another
 
 __all__ = ["Parts"]
@@ -210,12 +212,13 @@ class Parts:
 
     def write(self, number: int, frame: pd.DataFrame, footer: dict[str, Any]) -> None:
         """Write a part, in place of the one that may be there; raises `StoreError` where that cannot be done."""
-        said = sealed({**footer, "table": said_of(self.manifest)})
+        said = {**footer, "table": said_of(self.manifest), **UNSIGNED}
         try:
             table = self.table(frame, number)
             table = table.replace_schema_metadata({**table.schema.metadata, KEY: json.dumps(said).encode()})
             with self._finished(part_path(self.path, number)) as unfinished:
                 self._parquet.write_table(table, unfinished, write_page_checksum=True)
+                sign(unfinished)
                 crc = checksum(unfinished)
                 self._sums[number] = [*self._sums.get(number, [])[-1:], crc]
                 self._writing = sorted({*self._writing, number})

@@ -219,15 +219,24 @@ def test_of_a_folder_without_a_manifest_only_what_is_parfits_is_removed(folder):
     assert names(folder) == before
 
 
-def test_a_part_that_is_damaged_is_known_without_a_manifest_too(folder):
+def test_a_flipped_byte_anywhere_is_known_without_a_manifest_too(folder):
     fit(decays(33), folder)
-    first = table(folder)
+    first, file = table(folder), folder / PART
     (folder / "_parfit.json").write_text("{")
-    file = folder / PART
-    file.write_bytes(flipped(file.read_bytes(), within_a_page(file)))
-    for call in (parfit.open_store, lambda path: fit(decays(33), path)):
-        with pytest.warns(ParfitWarning, match=rf"_parfit.json is damaged .*; {PART} is damaged.*fitted again"):
-            call(folder)
+    sound, said = file.read_bytes(), rf"_parfit.json is damaged .*; {PART} is damaged.*fitted again"
+    places = [
+        0,
+        40,
+        len(sound) - 1,
+        within_a_page(file),
+        *np.random.default_rng(0).integers(0, len(sound), 60).tolist(),
+    ]
+    for at in places:
+        file.write_bytes(flipped(sound, at))
+        with pytest.warns(ParfitWarning, match=said):
+            assert parfit.open_store(folder).counts.to_dict() == {"converged": 23, "not_run": 10}
+    with pytest.warns(ParfitWarning, match=said):
+        fit(decays(33), folder)
     assert_same_table(table(folder), first)
 
 
