@@ -11,7 +11,8 @@ import pandas as pd
 
 from parfit.core.origin import Origin
 from parfit.core.solution import Status
-from parfit.stores.parts import Manifest
+from parfit.stores.folder import part_path, read_part
+from parfit.stores.manifest import Manifest
 
 __all__ = ["PartedFits"]
 
@@ -55,7 +56,7 @@ class PartedFits:
         self._names: list[str] = manifest.identity.facts["names"]
         self._total, self._rows = manifest.total, manifest.rows
         self._footers = footers
-        #: Of the parts that were not finished: the rows that were, and what would be in the footer.
+        #: Of the parts that were not finished, or not written: the rows that were, and what would be in the footer.
         self._under_way = under_way
         self._where = origin.executor
 
@@ -75,7 +76,7 @@ class PartedFits:
     def _known(self) -> list[tuple[int, dict[str, Any]]]:
         """What is to know of each part, in order."""
         more = {number: footer for number, (_, footer) in self._under_way.items()}
-        return sorted({**more, **self._footers}.items())
+        return sorted({**self._footers, **more}.items())
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -88,15 +89,13 @@ class PartedFits:
     @property
     def files(self) -> list[Path]:
         """The files, in the order of the data."""
-        return [self._file(number) for number in sorted(self._footers)]
-
-    def _file(self, number: int) -> Path:
-        return self.path / f"part-{number:05d}.parquet"
+        return [part_path(self.path, number) for number in sorted(self._footers)]
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The table, a part at a time, in the order of the data; of a part under way, the rows that are finished."""
         for number, _ in self._known():
-            yield pd.read_parquet(self._file(number)) if number in self._footers else self._under_way[number][0].copy()
+            known = self._under_way.get(number)
+            yield read_part(part_path(self.path, number)) if known is None else known[0].copy()
 
     def __getitem__(self, label: object) -> NoReturn:
         raise TypeError(self._instead(f"fits[{label!r}]"))

@@ -4,7 +4,7 @@
     Call ── call.py: tasks ──▶ executor ──▶ worker.py: one dataset, one solver ──▶ store ──▶ Fits
                      └─ kinds.py: is the objective a scalar or residuals, the same for all datasets?
     stored.py: what a file of solutions is of, and a Fits of what it holds
-    parted.py: the same call with a folder of Parquet files, a part of the table at a time ── part.py: what is written
+    parted.py: the same call with a folder of Parquet files ── filling.py: a part at a time ── part.py: what is written
 
 What is wrong with every dataset is raised here; what is wrong with one is its status.
 """

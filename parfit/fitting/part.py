@@ -17,14 +17,14 @@ from parfit.core.structure import Structure
 from parfit.fitting.kinds import mismatch
 from parfit.results import Fits
 
-__all__ = ["TRACEBACKS", "as_part", "column", "first_kind", "footer_of", "kinds_of", "reconciled", "with_kept"]
+__all__ = ["TRACEBACKS", "column", "first_kind", "footer_of", "known_rows", "reconciled"]
 
 #: So many tracebacks of a part are kept.
 TRACEBACKS = 20
 _RAISED = tuple(status.value for status in (Status.ERROR, Status.TIMEOUT, Status.WORKER_LOST))
 
 
-def as_part(columns: Columns, labels: pd.Index[Any], structure: Structure) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _as_part(columns: Columns, labels: pd.Index[Any], structure: Structure) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows of a part as a frame, and its footer."""
     frame = Fits(columns, labels, structure, Origin("", "", 0.0, "")).to_frame()
     footer = footer_of(frame, structure)
@@ -32,6 +32,50 @@ def as_part(columns: Columns, labels: pd.Index[Any], structure: Structure) -> tu
         [i, shown(labels[i]), columns.errors[i].type, columns.errors[i].message, columns.errors[i].traceback]
         for i in sorted(columns.errors)[:TRACEBACKS]
     ]
+    return frame, footer
+
+
+def known_rows(
+    columns: Columns,
+    done: NDArray[np.bool_],
+    labels: pd.Index[Any],
+    structure: Structure,
+    old: tuple[pd.DataFrame, dict[str, Any]] | None,
+) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """What is known of a part: its rows, in order, and its footer.
+
+    Parameters
+    ----------
+    columns, done
+        What came of its datasets, and of which anything did, shape (rows,).
+    labels, structure
+        Of the whole part.
+    old
+        The rows and the footer of the file that is there, where that is of the same data, and may be shorter: of a
+        dataset that failed in it, what has come since counts.
+
+    Returns
+    -------
+    tuple or None
+        None where nothing has come that is not in the file.
+    """
+    frame, footer = _as_part(columns, labels, structure)
+    new, kept = done.copy(), np.zeros(len(labels), dtype=bool)
+    if old is not None:
+        before, said = old
+        new[: len(before)] &= ~column(before, "success", structure).astype(bool)
+        if not new.any():
+            return None
+        kept[: len(before)] = ~new[: len(before)]
+        frame = _with_kept(frame, before, kept)
+        tracebacks = [one for one in said["tracebacks"] if kept[one[0]]]
+        tracebacks += [one for one in footer["tracebacks"] if new[one[0]]]
+        footer = {**footer_of(frame, structure), "tracebacks": sorted(tracebacks)[:TRACEBACKS]}
+    known = new | kept
+    if not known.all():
+        frame = frame[known]
+        tracebacks = [one for one in footer["tracebacks"] if known[one[0]]]
+        footer = {**footer_of(frame, structure), "tracebacks": tracebacks}
     return frame, footer
 
 
@@ -47,7 +91,7 @@ def footer_of(frame: pd.DataFrame, structure: Structure) -> dict[str, Any]:
     status, message, nfev = (column(frame, name, structure) for name in ("status", "message", "nfev"))
     unusable = (status == Status.INVALID.value) | ((status == Status.NONFINITE.value) & (nfev <= 1))
     raised = Counter(str(text).partition(":")[0] for text in message[np.isin(status, _RAISED)])
-    kinds = kinds_of(frame, structure)
+    kinds = _kinds_of(frame, structure)
     known = np.flatnonzero(kinds >= 0)
     return {
         "rows": len(frame),
@@ -62,7 +106,7 @@ def footer_of(frame: pd.DataFrame, structure: Structure) -> dict[str, Any]:
     }
 
 
-def kinds_of(frame: pd.DataFrame, structure: Structure) -> NDArray[np.int8]:
+def _kinds_of(frame: pd.DataFrame, structure: Structure) -> NDArray[np.int8]:
     """What the objective gave for each row: 0 for a scalar, 1 for residuals, -1 where that is not known."""
     m, nfev = (column(frame, name, structure) for name in ("n_residuals", "nfev"))
     nonfinite = column(frame, "status", structure) == Status.NONFINITE.value
@@ -78,14 +122,14 @@ def first_kind(footers: dict[int, dict[str, Any]]) -> int | None:
 def reconciled(frame: pd.DataFrame, kind: int, structure: Structure) -> tuple[pd.DataFrame, list[Any]]:
     """The rows of a part, an error each where the objective is of another kind than the first one's; and tracebacks."""
     columns = Columns(len(frame), len(structure))
-    other = kinds_of(frame, structure) == 1 - kind
+    other = _kinds_of(frame, structure) == 1 - kind
     for i in np.flatnonzero(other).tolist():
         columns.put(i, Outcome(i, OutcomeKind.ERROR, None, mismatch(bool(kind))))
-    made, footer = as_part(columns, frame.index, structure)
-    return with_kept(made, frame, ~other), footer["tracebacks"]
+    made, footer = _as_part(columns, frame.index, structure)
+    return _with_kept(made, frame, ~other), footer["tracebacks"]
 
 
-def with_kept(frame: pd.DataFrame, old: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
+def _with_kept(frame: pd.DataFrame, old: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
     """A frame with some rows as they are in another, which may be shorter."""
     places = np.concatenate([np.flatnonzero(~kept), np.flatnonzero(kept)])
     made = pd.concat([frame[~kept], old[kept[: len(old)]]])

@@ -10,38 +10,27 @@ What is said for a whole call is said from what the footers of the parts know, o
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from parfit.core.data import Datasets
-from parfit.core.errors import FitError, FitInterrupted, ParfitWarning, StoreError, StoreMismatchError, shown
-from parfit.core.fingerprint import digest
+from parfit.core.errors import FitError, FitInterrupted, ParfitWarning, StoreError, shown
 from parfit.core.origin import Origin
-from parfit.core.problem import Problem
-from parfit.core.protocols import Sink, Store
-from parfit.core.solution import Outcome, Solutions, Status
+from parfit.core.solution import Status
 from parfit.core.structure import Structure
-from parfit.core.tasks import FitTasks, TasksInTurn
-from parfit.core.windows import Windows, cut
-from parfit.fitting.kinds import MismatchWatch
-from parfit.fitting.part import TRACEBACKS, as_part, column, first_kind, footer_of, reconciled, with_kept
+from parfit.fitting.filling import Filling
+from parfit.fitting.part import TRACEBACKS, first_kind, footer_of, known_rows, reconciled
 from parfit.fitting.sayings import every_raised, none_can_be_fitted, some_warned
-from parfit.fitting.stored import fingerprints_of, identity_of, open_store, store_for, structure_of
+from parfit.fitting.stored import held_by, identity_of, structure_of
 from parfit.parted import PartedFits
-from parfit.stores import MemoryStore
-from parfit.stores.parts import Manifest, Parts, read_footers, read_manifest, rows_files
-from parfit.stores.reading import UnreadableError
+from parfit.results import Fits
+from parfit.stores.folder import part_path, read_folder, read_part, rows_files
+from parfit.stores.manifest import Manifest
+from parfit.stores.parts import Parts
 
 if TYPE_CHECKING:
     from parfit.batched import Plan
@@ -49,21 +38,22 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_in_parts", "open_parts"]
 
-Positions = NDArray[np.intp]
-
 #: What the solutions of a part take in memory, bytes, and how many rows it has at most.
 PART_BYTES, PART_ROWS = 1 << 26, 1 << 17
 #: What `on_error="raise"` raises for.
 _RAISED = [s.value for s in (Status.ERROR, Status.INVALID, Status.NONFINITE, Status.TIMEOUT, Status.WORKER_LOST)]
-#: So many different warnings are counted.
-_TEXTS = 1000
 
 
 def open_parts(path: Path) -> PartedFits:
     """The fits in a folder, also while another process writes it."""
-    manifest, rows = read_manifest(path), _under_way(path)
-    footers = read_footers(path)  # after the others: a part that is finished meanwhile is in one of them
-    rows = {k: found for k, found in rows.items() if k not in footers}
+    on_disk = _on_disk(path)
+    found = read_folder(path)  # after the rows: a part that is finished meanwhile is in one of them
+    manifest, footers = found.manifest, found.footers
+    ends = [number * manifest.rows + len(fits) for number, (fits, _) in on_disk.items()]
+    manifest = manifest._replace(total=max(manifest.total, *ends, 0))  # where that is what older parts say
+    if found.damage:
+        warnings.warn(f"{path}: {found.damage}", ParfitWarning, stacklevel=3)
+    rows = _under_way(path, on_disk, footers)
     facts = manifest.identity.facts
     made = f"written by parfit {facts['versions'].get('parfit')}"
     known = [*footers.values(), *(footer for _, footer in rows.values())]
@@ -72,20 +62,32 @@ def open_parts(path: Path) -> PartedFits:
     return PartedFits(path, manifest, footers, origin, rows)
 
 
-def _under_way(path: Path) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
-    """The rows that are finished of the parts that are not, and what would be in their footers."""
+def _on_disk(path: Path) -> dict[int, tuple[Fits, dict[str, Any]]]:
+    """The files of the parts that are not finished, and what else they say."""
     found = {}
-    structure = structure_of(read_manifest(path).identity.facts)
     for number, file in rows_files(path).items():
-        try:
-            fits = open_store(file)
-        except StoreError:  # nothing is in it yet, or it is gone: its part is finished, or fitted again
+        with contextlib.suppress(StoreError):  # nothing is in it yet, or it is gone: its part is finished, or to come
+            found[number] = held_by(file)
+    return found
+
+
+def _under_way(
+    path: Path, on_disk: dict[int, tuple[Fits, dict[str, Any]]], footers: dict[int, dict[str, Any]]
+) -> dict[int, tuple[pd.DataFrame, dict[str, Any]]]:
+    """What is known of the parts that are not finished, or of which some rows are fitted again; and their footers."""
+    found = {}
+    for number, (fits, facts) in on_disk.items():
+        done, footer = (fits.status != Status.NOT_RUN.value).to_numpy(), footers.get(number)
+        of_these = footer is None or (facts.get("part") == footer["data"] and footer["rows"] <= len(done))
+        if not (of_these and done.any()):
             continue
-        done = (fits.status != Status.NOT_RUN.value).to_numpy()
-        if done.any():
-            frame, footer = as_part(fits.columns_copy(), fits.labels, structure)
-            counts = {status: count for status, count in footer["counts"].items() if status != Status.NOT_RUN.value}
-            found[number] = frame[done], {**footer, "counts": counts, "rows": int(done.sum())}
+        with contextlib.suppress(StoreError):
+            old = None if footer is None else (read_part(part_path(path, number)), footer)
+            if old is not None and len(old[0]) != old[1]["rows"]:  # another has come into its place
+                continue
+            known = known_rows(fits.columns_copy(), done, fits.labels, structure_of(facts), old)
+            if known is not None:
+                found[number] = known
     return found
 
 
@@ -105,14 +107,17 @@ def fit_in_parts(call: Call) -> PartedFits:
         def result() -> PartedFits:
             engine, where = call.engine_of(plan)
             origin = Origin(parts.engine or engine, reason, time.perf_counter() - begin, where)
-            rows = {k: found for k, found in _under_way(parts.path).items() if k not in parts.footers}
+            begun = store.under_way()  # in memory, be it on the disk or not
+            left = {k: found for k, found in _on_disk(parts.path).items() if k not in begun}
+            rows = {**_under_way(parts.path, left, parts.footers), **begun}
             return PartedFits(parts.path, parts.manifest, dict(parts.footers), origin, rows)
 
+        store = Filling(call, parts)
         try:
-            with _Filling(call, parts) as store:
+            with store:
                 work = store.survey()
                 if call.on_error == "raise" and not call.given["retry_failed"]:
-                    _raise_if_failed_before(parts)
+                    _raise_if_failed_before(parts, store)
                 plan, reason = call.choose(work, store)
                 if len(work):
                     store.settle(call.engine_of(plan)[0])
@@ -127,8 +132,8 @@ def fit_in_parts(call: Call) -> PartedFits:
                 _reconcile(parts, call.problem.parameters.structure)
         except KeyboardInterrupt:
             fits = result()
-            done = sum(footer["rows"] for footer in parts.footers.values())
-            text = f"interrupted with {done} of {len(fits)} datasets in parts that are finished; see .fits"
+            done = len(fits) - int(fits.counts.get(Status.NOT_RUN.value, 0))
+            text = f"interrupted with {done} of {len(fits)} datasets done; see .fits"
             raise FitInterrupted(text, fits) from None
         except StoreError as exc:
             exc.fits = result()
@@ -138,12 +143,15 @@ def fit_in_parts(call: Call) -> PartedFits:
     return fits
 
 
-def _raise_if_failed_before(parts: Parts) -> None:
-    """Raise `FitError` for the first dataset that failed in an earlier call."""
+def _raise_if_failed_before(parts: Parts, store: Filling) -> None:
+    """Raise `FitError` for the first dataset that failed in an earlier call, and was not fitted since."""
     for k in sorted(parts.footers):
         if any(parts.footers[k]["counts"].get(status) for status in _RAISED):
-            frame = parts.read(k)
-            at = int(frame["status"].isin(_RAISED).to_numpy().argmax())
+            frame, kept = parts.read(k), store.begun(k)
+            failed = frame["status"].isin(_RAISED).to_numpy() & (True if kept is None else kept[: len(frame)])
+            if not failed.any():
+                continue
+            at = int(failed.argmax())
             status, message = frame["status"].iloc[at], frame["message"].iloc[at]
             said = f"{status}: {message}" if status in (Status.INVALID.value, Status.NONFINITE.value) else message
             raise FitError(f"dataset {shown(frame.index[at])}: {said}", frame.index[at])
@@ -166,223 +174,6 @@ def _say_in_sum(fits: PartedFits, parts: Parts, count: int, warned: tuple[Counte
         warnings.warn(some_warned(said, n, count, ""), ParfitWarning, stacklevel=5)
 
 
-@dataclass
-class _Begun:
-    """A part on its way.
-
-    Attributes
-    ----------
-    labels, problem
-        Its own.
-    data, same
-        The fingerprint of all of it, and whether the file that is there is of these data.
-    kept : ndarray of bool
-        Which rows stay as they are in the file that is there.
-    store
-        Of the others.
-    left
-        How many are still to come.
-    undone
-        Whether some of them came back undone, for the next call to have.
-    opened
-        What is to be closed.
-    """
-
-    labels: pd.Index[Any]
-    problem: Problem
-    data: str
-    same: bool
-    kept: NDArray[np.bool_]
-    store: Store
-    left: int
-    undone: bool = False
-    opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-
-class _Filling(Sink):
-    """The parts of a folder, as solutions come."""
-
-    noted = True  # for the part that is on its way, which is in a file of SQLite
-
-    def __init__(self, call: Call, parts: Parts) -> None:
-        self._call, self._parts = call, parts
-        self._begun: dict[int, _Begun] = {}
-        #: The number of each part that is not done, and the positions that it lacks.
-        self._lacking: list[tuple[int, Positions | range]] = []
-        self._texts: Counter[str] = Counter()
-        self._warned = 0
-        self.engine = parts.engine
-
-    @property
-    def warned(self) -> tuple[Counter[str], int]:
-        """What the objective warned of, and for how many datasets."""
-        return self._texts, self._warned
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        for begun in self._begun.values():
-            with contextlib.suppress(StoreError):  # what is not written is fitted again
-                begun.opened.close()
-
-    # ---- what there is to do
-
-    def survey(self) -> Windows:
-        """The positions that are not done."""
-        parts = self._parts
-        same = False
-        for k in range(len(parts)):
-            span: Positions | range = parts.range_of(k)
-            if parts.rows_file(k).exists():
-                span = self._lacking_of(self._begin(k, "rows"), k)
-            elif k in parts.footers:
-                begun = self._begin(k, None)
-                span = self._lacking_of(begun, k)
-                same |= begun.same
-                del self._begun[k]
-                if begun.kept.all():
-                    continue
-            self._lacking.append((k, span))
-        if parts.footers and not same and not self._begun:
-            raise StoreMismatchError(
-                f"{parts.path} holds fits of other data: none of its {len(parts.footers)} parts is of these; "
-                "overwrite=True starts anew, another path keeps both"
-            )
-        return Windows([span for _, span in self._lacking], self._call.datasets.window)
-
-    def _lacking_of(self, begun: _Begun, k: int) -> Positions:
-        done = begun.kept.copy()
-        done[np.fromiter(begun.store.done(), dtype=np.intp)] = True
-        found: Positions = self._parts.range_of(k).start + np.flatnonzero(~done)
-        return found
-
-    def _begin(self, k: int, engine: str | None) -> _Begun:
-        """Open a part: what is kept of it, and where the rest goes."""
-        call, parts = self._call, self._parts
-        span, given = parts.range_of(k), call.given
-        datasets = call.datasets.part(span.start, span.stop)
-        problem = dataclasses.replace(call.problem, parameters=call.problem.parameters.part(span.start, span.stop))
-        parts.refuse_labels(datasets.labels, k)
-        prints = fingerprints_of(datasets, problem.parameters)
-        kept = np.zeros(len(span), dtype=bool)
-        footer = parts.footers.get(k)
-        same = footer is not None and footer["data"] == _as_one(prints[: footer["rows"]])
-        if footer is not None and same:
-            kept[: footer["rows"]] = True
-            if given["retry_failed"] and footer["counts"].get(Status.CONVERGED.value, 0) < footer["rows"]:
-                kept[: footer["rows"]] = column(parts.read(k), "success", problem.parameters.structure)
-        store: Store = MemoryStore(len(span), len(problem.parameters.names))
-        begun = _Begun(datasets.labels, problem, _as_one(prints), same, kept, store, 0)
-        if engine == "rows":
-            begun.store = self._on_disk(k, begun, datasets)
-        self._begun[k] = begun
-        return begun
-
-    def _on_disk(self, k: int, begun: _Begun, datasets: Datasets) -> Store:
-        """The solutions of a part that another call may go on from; what is there of other data gives way."""
-        for overwrite in (False, True):
-            given = {**self._call.given, "overwrite": overwrite}
-            made = store_for(self._parts.rows_file(k), datasets, begun.problem, self._call.solver, given)
-            try:
-                begun.opened.enter_context(made)
-                made.settle("rows")
-                return made
-            except (StoreMismatchError, UnreadableError):
-                if overwrite:
-                    raise
-        raise AssertionError("a file that is to give way does not")
-
-    # ---- the work, a part after another
-
-    def windows(self) -> Iterator[Positions]:
-        """The positions to be fitted; each part is begun when its turn comes."""
-        for k, span in self._lacking:
-            if k not in self._begun:
-                self._begin(k, self.engine)
-            begun = self._begun[k]
-            begun.left = len(span)
-            if not len(span):
-                self._finish(k)
-                continue
-            yield from cut(span, self._call.datasets.window)
-
-    def tasks(self) -> TasksInTurn:
-        """The same as tasks."""
-        call = self._call
-        chosen = (FitTasks(call.datasets, call.problem.parameters, p, call.chunk_size) for p in self.windows())
-        return TasksInTurn(chosen, sum(len(span) for _, span in self._lacking))
-
-    def watch(self, work: Windows) -> MismatchWatch | None:
-        """Who looks at the first datasets; nobody where the parts that are there tell of what kind the objective is."""
-        return None if first_kind(self._parts.footers) is not None else MismatchWatch(work, len(self._call.datasets))
-
-    def finish(self) -> None:
-        """Write the parts of which everything is there."""
-        for _ in self.windows():
-            raise AssertionError("there is something left to fit")
-
-    # ---- the protocol
-
-    def settle(self, engine: str) -> None:
-        parts = self._parts
-        if self.engine not in (None, engine) and (parts.footers or self._begun):
-            raise StoreMismatchError(
-                f"{parts.path} holds fits of engine {self.engine!r}, and this call would go on with {engine!r}, whose "
-                f"last digits are others: engine={self.engine!r} goes on, overwrite=True starts anew"
-            )
-        self.engine = engine
-        parts.note(engine=engine)
-
-    def put(self, position: int, outcome: Outcome) -> None:
-        k, at = divmod(position, self._parts.manifest.rows)
-        begun = self._begun[k]
-        begun.store.put(at, dataclasses.replace(outcome, key=at))
-        if outcome.warnings:
-            self._warned += 1
-            self._texts.update(f"{w.category}: {w.message}" for w in outcome.warnings)
-            if len(self._texts) > 2 * _TEXTS:
-                self._texts = Counter(dict(self._texts.most_common(_TEXTS)))
-        begun.undone |= outcome.left
-        self._less(k, 1)
-
-    def put_many(self, solutions: Solutions) -> None:
-        k = int(solutions.positions[0]) // self._parts.manifest.rows
-        at = solutions.positions - self._parts.range_of(k).start
-        self._begun[k].store.put_many(dataclasses.replace(solutions, positions=at))
-        self._less(k, len(solutions))
-
-    def _less(self, k: int, count: int) -> None:
-        begun = self._begun[k]
-        begun.left -= count
-        if not begun.left and begun.undone:
-            self._leave(k)
-        elif not begun.left:
-            self._finish(k)
-
-    def _leave(self, k: int) -> None:
-        """Let go of a part that is for the next call to finish."""
-        begun = self._begun.pop(k)
-        begun.opened.close()
-        if begun.store.columns().has(Status.NOT_RUN, Status.WORKER_LOST).all():
-            self._parts.drop_rows(k)
-
-    def _finish(self, k: int) -> None:
-        """Write a part that is whole, and let go of it."""
-        begun, parts = self._begun[k], self._parts
-        structure = begun.problem.parameters.structure
-        frame, footer = as_part(begun.store.columns(), begun.labels, structure)
-        if begun.kept.any():
-            tracebacks = [said for said in parts.footers[k]["tracebacks"] if begun.kept[said[0]]]
-            frame = with_kept(frame, parts.read(k), begun.kept)
-            footer = {
-                **footer_of(frame, structure),
-                "tracebacks": sorted(tracebacks + footer["tracebacks"])[:TRACEBACKS],
-            }
-        parts.write(k, frame, {**footer, "data": begun.data})
-        with contextlib.suppress(StoreError):  # what it could not write is in the part
-            begun.opened.close()
-        parts.drop_rows(k)
-        del self._begun[k]
-
-
 def _reconcile(parts: Parts, structure: Structure) -> None:
     """Make an error of each dataset whose objective is of another kind than the first one's, in whatever part."""
     kind = first_kind(parts.footers)
@@ -390,8 +181,5 @@ def _reconcile(parts: Parts, structure: Structure) -> None:
         if kind is not None and footer["kinds"][1 - kind]:
             frame, errors = reconciled(parts.read(k), kind, structure)
             tracebacks = sorted(footer["tracebacks"] + errors)[:TRACEBACKS]
-            parts.write(k, frame, {**footer_of(frame, structure), "tracebacks": tracebacks, "data": footer["data"]})
-
-
-def _as_one(fingerprints: NDArray[np.uint64]) -> str:
-    return digest(fingerprints).hex()
+            of_data = {name: footer[name] for name in ("data", "sample")}
+            parts.write(k, frame, {**footer_of(frame, structure), "tracebacks": tracebacks, **of_data})

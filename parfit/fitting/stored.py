@@ -28,13 +28,13 @@ from parfit.core.scope import scope_of
 from parfit.core.structure import Structure
 from parfit.fitting.kinds import reconcile
 from parfit.results import Fits
+from parfit.stores.folder import is_parts
 from parfit.stores.matching import merged
-from parfit.stores.parts import is_parts
 from parfit.stores.reading import Argument, Identity, read_store
 from parfit.stores.sqlite import SqliteStore, Wanted
 from parfit.stores.texts import index_as_json, index_from_json, tree_as_json, tree_from_json
 
-__all__ = ["fingerprints_of", "identity_of", "open_store", "store_for", "structure_of"]
+__all__ = ["fingerprints_of", "held_by", "identity_of", "open_store", "store_for", "structure_of"]
 
 #: Whose versions are noted.
 _PACKAGES = ("parfit", "numpy", "scipy", "pandas", "jax", "jaxlib", "pysd")
@@ -61,9 +61,14 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
         from parfit.fitting.parted import open_parts
 
         return open_parts(Path(path))  # type: ignore[return-value]
+    return held_by(path)[0]
+
+
+def held_by(path: str | os.PathLike[str]) -> tuple[Fits, dict[str, Any]]:
+    """The fits in a file of SQLite, and what else it says of itself."""
     stored = read_store(path)
     if stored.damage:
-        warnings.warn(f"{path} is damaged: {stored.damage}", ParfitWarning, stacklevel=2)
+        warnings.warn(f"{path} is damaged: {stored.damage}", ParfitWarning, stacklevel=3)
     facts = stored.identity.facts
     labels = index_from_json(facts["labels"])
     columns = Columns(len(labels), len(facts["names"]))
@@ -75,7 +80,8 @@ def open_store(path: str | os.PathLike[str]) -> Fits:
         columns = reconcile(columns)
     made = f"written by parfit {facts['versions'].get('parfit')}"
     seconds = float(np.nansum(columns.floats_of("seconds")))
-    return Fits(columns, labels, structure_of(facts), Origin(engine, made, seconds, f"store {path}", facts["maximize"]))
+    origin = Origin(engine, made, seconds, f"store {path}", facts["maximize"])
+    return Fits(columns, labels, structure_of(facts), origin), facts
 
 
 def store_for(
@@ -84,11 +90,13 @@ def store_for(
     problem: Problem,
     solver: Solver,
     given: dict[str, Any],
+    facts: dict[str, Any] | None = None,
 ) -> SqliteStore:
-    """The store at a path, for one call of `fit`; not opened yet."""
+    """The store at a path, for one call of `fit`, which notes some more facts; not opened yet."""
+    identity = identity_of(datasets, problem, solver, given)
     return SqliteStore(
         path,
-        identity_of(datasets, problem, solver, given),
+        identity._replace(facts={**identity.facts, **(facts or {})}),
         _wanted(datasets, problem),
         retry_failed=given["retry_failed"],
         warm_start=given["warm_start"],

@@ -1,12 +1,15 @@
 """A folder of Parquet files, a part of the rows in each: for tables that are longer than memory.
 
     fits.parquet/   part-00000.parquet …   the rows, as `Fits.to_frame` has them, and what is to know of the part in its
-                                           footer: the fingerprint of its data, counts
-                    _parfit.json           of what the table is: the call, the parameters, rows to a part
+                                           footer: the fingerprint of its data, counts, of what the table is
+                    _parfit.json           of what the table is: the call, the parameters, rows to a part; checksums of
+                                           the parts' files (`parfit.stores.manifest`)
                     _rows-00003.db         the solutions of a part that is not finished (`parfit.stores.sqlite`)
 
 A file is written under another name, and gets its own once it is on the disk: what is there is whole, whatever becomes
-of this process. Names that begin with an underscore are none of the table's for those who read Parquet.
+of this process. The checksum of a part is listed before it gets its name, beside that of the file whose place it takes:
+whichever of the two is there after a crash is known. Names that begin with an underscore are none of the table's for
+those who read Parquet.
 """
 
 from __future__ import annotations
@@ -19,101 +22,32 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import pandas as pd
 
 from parfit.core.errors import InvalidTypeError, ParfitWarning, StoreError, StoreMismatchError, missing_package
 from parfit.core.labels import unstorable
+from parfit.stores.folder import (
+    KEY,
+    UNSIGNED,
+    checksum,
+    is_part,
+    is_parts,
+    part_path,
+    part_paths,
+    read_folder,
+    read_part,
+    rows_files,
+    sign,
+)
 from parfit.stores.lock import Lock
+from parfit.stores.manifest import MANIFEST, Listing, Manifest, as_text, said_of
 from parfit.stores.opening import refuse_another
-from parfit.stores.reading import Argument, Identity
 
-__all__ = ["Manifest", "Parts", "is_parts", "read_footers", "read_manifest", "rows_files"]
+__all__ = ["Parts"]
 
-FORMAT = 2
-_MANIFEST = "_parfit.json"
-_PART = re.compile(r"part-(\d+)\.parquet")
-_UNDER_WAY = re.compile(r"_rows-(\d+)\.db")
 _ROWS = re.compile(r"_rows-\d+\.db.*|.*\.unfinished")
-#: Under which a footer has what is to know of a part.
-_KEY = b"parfit"
-
-
-class Manifest(NamedTuple):
-    """What a folder is of.
-
-    Attributes
-    ----------
-    identity
-        As of a SQLite store.
-    total
-        The number of datasets.
-    rows
-        How many of them there are to a part.
-    """
-
-    identity: Identity
-    total: int
-    rows: int
-
-
-def is_parts(path: str | os.PathLike[str]) -> bool:
-    """Whether there is such a folder."""
-    return os.path.isfile(os.path.join(path, _MANIFEST))
-
-
-def read_manifest(path: Path) -> Manifest:
-    """What a folder is of.
-
-    Raises
-    ------
-    StoreError
-        Where that cannot be read.
-    """
-    try:
-        said = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        if said["format"] != FORMAT:
-            raise StoreError(f"{path} has format {said['format']}, and this version of parfit reads format {FORMAT}")
-        call = {name: Argument(*argument) for name, argument in said["call"].items()}
-        return Manifest(Identity(call, said["facts"]), int(said["total"]), int(said["rows"]))
-    except (OSError, ValueError, LookupError, TypeError) as exc:
-        if isinstance(exc, StoreError):
-            raise
-        raise StoreError(f"{path / _MANIFEST} is damaged: {exc} (overwrite=True starts anew)") from exc
-
-
-def read_footers(path: Path) -> dict[int, dict[str, Any]]:
-    """What is to know of each part that is whole, by its number."""
-    each = ((number, _footer(_part(path, number))) for number in _numbers(path))
-    return {number: footer for number, footer in each if footer is not None}
-
-
-def rows_files(path: Path) -> dict[int, Path]:
-    """The files of parts that are not finished, by their numbers."""
-    return {int(found[1]): p for p in sorted(path.iterdir()) if (found := _UNDER_WAY.fullmatch(p.name))}
-
-
-def _numbers(path: Path) -> list[int]:
-    """The parts that there are."""
-    return sorted(int(found[1]) for p in path.iterdir() if (found := _PART.fullmatch(p.name)))
-
-
-def _part(path: Path, number: int) -> Path:
-    return path / f"part-{number:05d}.parquet"
-
-
-def _footer(path: Path) -> dict[str, Any] | None:
-    """None for a file that is damaged, or somebody else's."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        said = pyarrow.parquet.read_metadata(path)
-        made = json.loads(said.metadata[_KEY])
-        return made if made["rows"] == said.num_rows else None
-    except (OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException):
-        return None
 
 
 class Parts:
@@ -147,6 +81,10 @@ class Parts:
         self.manifest = manifest
         self._overwrite = overwrite
         self.footers: dict[int, dict[str, Any]] = {}
+        self._sums: dict[int, list[int]] = {}
+        self._writing: list[int] = []
+        #: Whether `_parfit.json` says of no part that it is on its way that is there.
+        self._settled = True
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
@@ -161,7 +99,9 @@ class Parts:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._opened.close()
+        with self._opened, contextlib.suppress(StoreError):  # the next call settles it
+            if not self._settled and self.path.is_dir():
+                self.note()
 
     def _open(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -170,32 +110,50 @@ class Parts:
         there = is_parts(self.path)
         if not there and any(not _ROWS.fullmatch(p.name) for p in self.path.iterdir()):
             raise StoreError(f"{self.path} is a folder of something else, and is left as it is")
+        if there and self._overwrite:
+            self._begin_anew()
+            return
         for unfinished in self.path.glob("*.unfinished"):
             unfinished.unlink()
-        if there and self._overwrite:
-            for p in list(self.path.iterdir()):
-                if _PART.fullmatch(p.name) or _ROWS.fullmatch(p.name):
-                    p.unlink()
-        elif there:
-            found = read_manifest(self.path)
-            refuse_another(self.path, self.manifest.identity, found.identity)
-            facts = {**self.manifest.identity.facts, "engine": found.identity.facts.get("engine")}
-            self.manifest = self.manifest._replace(
-                rows=found.rows, identity=self.manifest.identity._replace(facts=facts)
-            )
-            self.footers = read_footers(self.path)
-            self._tell_of_damage()
-            self._refuse_more(found.total)
+        for p in self.path.glob("_rows-*.db.lock"):  # of one who was killed while removing the others
+            if not p.with_suffix("").exists():
+                p.unlink()
+        if there:
+            self._take_in()
         self.note()
 
-    def _tell_of_damage(self) -> None:
-        damaged = [_part(self.path, k).name for k in _numbers(self.path) if k not in self.footers]
-        if damaged:
-            warnings.warn(
-                f"{self.path}: {', '.join(damaged)} is damaged, or of something else; its datasets are fitted again",
-                ParfitWarning,
-                stacklevel=2,
-            )
+    def _begin_anew(self) -> None:
+        """Remove what is there; who is killed meanwhile leaves a folder that says which of its parts are to go."""
+        parts = part_paths(self.path)
+        if not (self.path / MANIFEST).exists():
+            own = {p for p in parts.values() if is_part(p)}
+            if any(p not in own and not _ROWS.fullmatch(p.name) for p in self.path.iterdir()):
+                raise StoreError(f"{self.path} has files that are not parfit's, and is left as it is")
+        for p in list(self.path.iterdir()):
+            if _ROWS.fullmatch(p.name):
+                p.unlink()
+        self._writing = sorted(parts)
+        self.note()
+        for p in parts.values():
+            p.unlink()
+        self._writing = []
+        self.note()
+
+    def _take_in(self) -> None:
+        """Check that the folder is of the same, and read what its parts say."""
+        found = read_folder(self.path)
+        identity = found.manifest.identity
+        refuse_another(self.path, self.manifest.identity, identity)
+        facts = {**self.manifest.identity.facts, "engine": identity.facts.get("engine")}
+        self.manifest = self.manifest._replace(
+            rows=found.manifest.rows, identity=self.manifest.identity._replace(facts=facts)
+        )
+        self.footers, self._sums = found.footers, found.sums
+        self._refuse_more(found.manifest.total)
+        for number in found.leftover:
+            part_path(self.path, number).unlink()
+        if found.damage:
+            warnings.warn(f"{self.path}: {found.damage}", ParfitWarning, stacklevel=2)
 
     def _refuse_more(self, total: int) -> None:
         """Rows beyond the data would be in the table of everybody who reads the folder."""
@@ -225,12 +183,10 @@ class Parts:
 
     def note(self, **facts: Any) -> None:
         """Write of what the table is, with more facts."""
-        identity, total, rows = self.manifest
-        identity = identity._replace(facts={**identity.facts, **facts})
-        self.manifest = Manifest(identity, total, rows)
-        said = {"format": FORMAT, "total": total, "rows": rows, "call": identity.call, "facts": identity.facts}
-        with self._finished(self.path / _MANIFEST) as unfinished:
-            unfinished.write_text(json.dumps(said, indent=1), encoding="utf-8")
+        identity = self.manifest.identity
+        self.manifest = self.manifest._replace(identity=identity._replace(facts={**identity.facts, **facts}))
+        with self._finished(self.path / MANIFEST) as unfinished:
+            unfinished.write_text(as_text(Listing(self.manifest, self._sums, self._writing)), encoding="utf-8")
 
     def range_of(self, number: int) -> range:
         """The positions of a part's rows."""
@@ -252,14 +208,26 @@ class Parts:
 
     def read(self, number: int) -> pd.DataFrame:
         """The rows of a part."""
-        return pd.read_parquet(_part(self.path, number))
+        return read_part(part_path(self.path, number))
 
     def write(self, number: int, frame: pd.DataFrame, footer: dict[str, Any]) -> None:
-        """Write a part, in place of the one that may be there."""
-        table = self.table(frame, number)
-        table = table.replace_schema_metadata({**table.schema.metadata, _KEY: json.dumps(footer).encode()})
-        with self._finished(_part(self.path, number)) as unfinished:
-            self._parquet.write_table(table, unfinished)
+        """Write a part, in place of the one that may be there; raises `StoreError` where that cannot be done."""
+        said = {**footer, "table": said_of(self.manifest), **UNSIGNED}
+        try:
+            table = self.table(frame, number)
+            table = table.replace_schema_metadata({**table.schema.metadata, KEY: json.dumps(said).encode()})
+            with self._finished(part_path(self.path, number)) as unfinished:
+                self._parquet.write_table(table, unfinished, write_page_checksum=True)
+                sign(unfinished)
+                crc = checksum(unfinished)
+                self._sums[number] = [*self._sums.get(number, [])[-1:], crc]
+                self._writing = sorted({*self._writing, number})
+                self.note()
+        except self._pa.ArrowException as exc:
+            raise StoreError(f"{self.path} cannot be written: {exc}") from exc
+        self._sums[number] = [crc]
+        self._writing.remove(number)
+        self._settled = False
         self.footers[number] = footer
 
     def table(self, frame: pd.DataFrame, number: int) -> Any:
@@ -286,7 +254,7 @@ class Parts:
         except OSError as exc:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            raise self._unwritable(exc) from exc
+            raise exc if isinstance(exc, StoreError) else self._unwritable(exc) from exc
 
     def _unwritable(self, exc: OSError) -> StoreError:
         return StoreError(f"{self.path} cannot be written: {exc.strerror or exc}")

@@ -14,6 +14,17 @@ from tests.stores.test_resume import START, residuals
 PART = 10
 
 
+class Interrupting:
+    """A Ctrl-C after so many datasets."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, done, total):
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
 def fit(data, store, objective=residuals, x0=START, **more):
     more.setdefault("engine", "rows")
     if more["engine"] == "rows":
