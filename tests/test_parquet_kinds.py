@@ -18,6 +18,8 @@ pytest.importorskip("pyarrow")
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+pytestmark = pytest.mark.slow
+
 N, WINDOW = 23, 7
 T = np.linspace(0, 4, 12)
 Y = [f"y{i}" for i in range(len(T))]

@@ -14,6 +14,8 @@ from parfit.mdl import load_model
 from parfit.mdl.live import Live
 from tests.mdl.same import assert_same_run
 
+pytestmark = pytest.mark.slow
+
 RATES = [f"dec_{i}_loss_rate" for i in range(1, 10)]
 STOCKS = [f"dec_{i}" for i in range(1, 10)]
 

@@ -22,6 +22,8 @@ from parfit.executors.workers.launch import WorkerProcess
 from tests.programs import run_program
 from tests.situations.lines import START, lines, residuals
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = ["processes", "multiprocessing", "loky", "joblib", "producer_consumer"]
 HERE = ["serial", "threads"]
 

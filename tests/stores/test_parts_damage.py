@@ -119,6 +119,7 @@ def test_a_part_that_is_replaced_while_the_folder_is_read_is_no_damage(folder, m
     assert_same_table(table(folder), whole(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overwrite", "rows"), [(False, 43), (True, 43), (True, 13)])
 def test_a_process_may_end_before_and_after_every_change_of_a_name(folder, tmp_path, monkeypatch, overwrite, rows):
     fit(decays(33), folder)
