@@ -10,6 +10,7 @@ import enum
 import json
 import os
 import re
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -187,10 +188,11 @@ def checksum(path: Path) -> int:
         return _checksum(file)
 
 
-def _checksum(file: BinaryIO) -> int:
+def _checksum(file: BinaryIO, size: int = sys.maxsize) -> int:
+    """That of so many bytes, or of all that there are from where the file stands."""
     crc = 0
-    while piece := file.read(_PIECE):
-        crc = zlib.crc32(piece, crc)
+    while piece := file.read(min(_PIECE, size)):
+        crc, size = zlib.crc32(piece, crc), size - len(piece)
     return crc
 
 
@@ -283,8 +285,5 @@ def _own_checksum(file: BinaryIO, whole: str) -> tuple[str, int]:
     tail = file.read()
     at = tail.rindex(f'"whole": "{whole}"'.encode()) + len('"whole": "')
     file.seek(0)
-    crc = 0
-    for place in range(0, begin, _PIECE):
-        crc = zlib.crc32(file.read(min(_PIECE, begin - place)), crc)
     zeros = UNSIGNED["whole"].encode()
-    return f"{zlib.crc32(tail[:at] + zeros + tail[at + len(zeros) :], crc):08x}", begin + at
+    return f"{zlib.crc32(tail[:at] + zeros + tail[at + len(zeros) :], _checksum(file, begin)):08x}", begin + at

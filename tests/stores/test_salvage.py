@@ -39,25 +39,26 @@ def fit(file, **more):
     return fits, told[-1] - (told[0] - 1) if told else 0, [str(one.message) for one in warned]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A store of many blocks, and of a few that run over many pages; and its log, before it was taken in."""
-    folder = tmp_path_factory.mktemp("made")
-    file = folder / "fits.db"
+def written(file, copy, **settings):
+    """A store, whose thread has other settings; and a copy of it and its log from before it is whole."""
 
     def look(done, total):
         if done == ROWS - 20:
             for ending in ("", "-wal"):
-                shutil.copy(f"{file}{ending}", folder / f"early.db{ending}")
+                shutil.copy(f"{file}{ending}", f"{copy}{ending}")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parfit.stores.sqlite._BLOCKS", 10_000)
-        patch.setattr("parfit.stores.sqlite._BURST_S", 0)
-        patch.setattr("parfit.stores.sqlite._LONGEST_REST_S", 0)
-        patch.setattr("parfit.stores.sqlite._SYNCHRONISED_S", 0.02)
-        parfit.fit(
-            DATA, residuals, {"height": 1.0, "rate": 1.0}, store=file, engine="rows", executor="serial", progress=look
-        )
+        for name, value in {"_BURST_S": 0, "_LONGEST_REST_S": 0, **settings}.items():
+            patch.setattr(f"parfit.stores.sqlite.{name}", value)
+        start = {"height": 1.0, "rate": 1.0}
+        parfit.fit(DATA, residuals, start, store=file, engine="rows", executor="serial", progress=look)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store of many blocks, and of a few that run over many pages; and its log, before it was taken in."""
+    folder = tmp_path_factory.mktemp("made")
+    written(folder / "fits.db", folder / "early.db", _BLOCKS=10_000, _SYNCHRONISED_S=0.02)
     return folder
 
 
@@ -128,20 +129,7 @@ def test_what_is_in_the_log_only_is_found_too(made, tmp_path):
 def killed(tmp_path_factory):
     """A store as a kill leaves it, whose rows are all in the log; the log, and what is in each row."""
     folder = tmp_path_factory.mktemp("killed")
-
-    def look(done, total):
-        if done == ROWS - 20:
-            for ending in ("", "-wal"):
-                shutil.copy(f"{folder / 'made.db'}{ending}", folder / f"fits.db{ending}")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parfit.stores.sqlite._BURST_S", 0)
-        patch.setattr("parfit.stores.sqlite._LONGEST_REST_S", 0)
-        patch.setattr("parfit.stores.sqlite._SYNCHRONISED_S", 60)
-        parfit.fit(
-            DATA, residuals, {"height": 1.0, "rate": 1.0}, store=folder / "made.db", engine="rows", executor="serial",
-            progress=look,
-        )  # fmt: skip
+    written(folder / "made.db", folder / "fits.db", _SYNCHRONISED_S=60)
     return folder
 
 
