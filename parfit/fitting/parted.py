@@ -128,6 +128,9 @@ def fit_in_parts(call: Call) -> PartedFits:
                         first = next(iter(work))
                         call.stream(store, store.tasks(), first, store.watch(work), total, already)
                 else:
+                    asked = call.given["engine"]
+                    if len(call.datasets) and asked not in ("auto", store.engine):
+                        store.settle(asked)  # refused as where one is missing
                     store.finish()
                 _reconcile(parts, call.problem.parameters.structure)
         except KeyboardInterrupt:

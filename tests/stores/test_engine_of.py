@@ -70,6 +70,23 @@ def test_fits_that_are_all_there_say_so(tmp_path, engine):
     assert parfit.fit(DATA, decay, {"m": 1.0}, engine=other, store=path, overwrite=True).engine == other
 
 
+@pytest.mark.parametrize("engine", ["rows", "batch"])
+def test_a_folder_of_fits_that_are_all_there_answers_for_its_engine(tmp_path, engine):
+    pytest.importorskip("jax")
+    pytest.importorskip("pyarrow")
+
+    def decay(p, row):
+        return np.stack([p["m"] - row["y"], 0.1 * p["m"]])
+
+    path, other = tmp_path / "fits.parquet", {"rows": "batch", "batch": "rows"}[engine]
+    parfit.fit(DATA, decay, {"m": 1.0}, engine=engine, store=path)
+    for asked in ("auto", engine):
+        assert parfit.fit(DATA, decay, {"m": 1.0}, engine=asked, store=path).engine == engine
+    with pytest.raises(parfit.StoreMismatchError, match=f"engine '{engine}', and this call would go on with"):
+        parfit.fit(DATA, decay, {"m": 1.0}, engine=other, store=path)
+    assert parfit.open_store(path).engine == engine
+
+
 def test_what_failed_before_is_raised_again_where_errors_are_to_be(tmp_path):
     def moody(p, row):
         if row.name == "r3":
